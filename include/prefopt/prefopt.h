@@ -1,0 +1,14 @@
+/* prefopt/prefopt.h: the whole public interface of libprefopt. */
+#ifndef PREFOPT_PREFOPT_H
+#define PREFOPT_PREFOPT_H
+
+#include "base.h"
+#include "math.h"
+#include "loss.h"
+#include "data.h"
+#include "model.h"
+#include "online.h"
+#include "train.h"
+#include "report.h"
+
+#endif
