@@ -18,13 +18,40 @@ typedef struct {
 /* A struct's row is followed by the rows of its fields. */
 static const entry entries[] = {
     /* ---- base */
-    STRUCT(prefopt_context_options) FIELD(prefopt_context_options, struct_size)
-        FIELD(prefopt_context_options, threads) FIELD(prefopt_context_options, byte_budget)
-            FIELD(prefopt_context_options, allocate) FIELD(prefopt_context_options, release)
-                FIELD(prefopt_context_options, allocator_payload)
-                    FIELD(prefopt_context_options, log)
-                        FIELD(prefopt_context_options, log_payload)};
+    STRUCT(prefopt_context_options)
+    FIELD(prefopt_context_options, struct_size)
+    FIELD(prefopt_context_options, threads)
+    FIELD(prefopt_context_options, byte_budget)
+    FIELD(prefopt_context_options, allocate)
+    FIELD(prefopt_context_options, release)
+    FIELD(prefopt_context_options, allocator_payload)
+    FIELD(prefopt_context_options, log)
+    FIELD(prefopt_context_options, log_payload)
 
+    /* ---- loss */
+
+    /* end of loss */
+
+    /* ---- data */
+
+    /* end of data */
+
+    /* ---- model */
+
+    /* end of model */
+
+    /* ---- online */
+
+    /* end of online */
+
+    /* ---- train */
+
+    /* end of train */
+
+    /* ---- report */
+
+    /* end of report */
+};
 /* clang-format on */
 enum { N_ENTRIES = sizeof entries / sizeof entries[0] };
 
