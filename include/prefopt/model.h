@@ -1,4 +1,19 @@
-/* prefopt/model.h: policy, reference policy and reward model. */
+/* prefopt/model.h: policy, reference policy and reward model.
+ *
+ *     prefopt_space space = {.struct_size = sizeof space, .vocab = 3, .horizon = 1, .eos = -1};
+ *     prefopt_policy *policy;
+ *     prefopt_policy_create_tabular(&policy, context, &space, NULL);
+ *     prefopt_policy_logprobs(policy, &sequences, sequence_logp, NULL);
+ *
+ * A policy turns token sequences into log-probabilities of their completions given their prompts,
+ * and takes the gradient of a loss with respect to those back to its parameters. A reward model
+ * does the same with scores. A reference is a policy that does not change. All kinds stand behind
+ * one dispatch table, prefopt_policy_callbacks (prefopt_reward_callbacks), which callers can fill
+ * themselves.
+ *
+ * Gradients add up over backward calls until prefopt_..._zero_grad. Calls that take a handle
+ * without const need it alone; calls that take it const may run at once.
+ */
 #ifndef PREFOPT_MODEL_H
 #define PREFOPT_MODEL_H
 
@@ -7,6 +22,227 @@
 #ifdef __cplusplus
 extern "C" {
 #endif
+
+typedef struct prefopt_policy prefopt_policy;
+typedef struct prefopt_reference prefopt_reference;
+typedef struct prefopt_reward prefopt_reward;
+
+/* What completions there can be: at most `horizon` tokens from 0 .. vocab-1. With eos = -1 every
+ * completion has exactly `horizon` tokens; else it ends with the token eos or at the horizon. */
+typedef struct prefopt_space {
+    uint32_t struct_size;
+    int32_t eos;     /* -1: none */
+    int64_t vocab;   /* >= 1 */
+    int64_t horizon; /* >= 1 */
+} prefopt_space;
+
+/* Where a model's parameters and gradients lie: n numbers each, of one type. */
+enum prefopt_dtype { PREFOPT_F64 = 0, PREFOPT_F32 = 1 };
+typedef struct prefopt_parameters {
+    uint32_t struct_size;
+    int32_t dtype;
+    int64_t n;
+    void *value; /* n doubles or floats */
+    void *grad;  /* n, the same type */
+} prefopt_parameters;
+
+/* ---------------------------------------------------------------- policy */
+
+/* The dispatch table. Each entry returns 0 or a negative status (any other value but
+ * PREFOPT_STOPPED becomes PREFOPT_ERR_CALLBACK). Entries are called on the thread that called the
+ * library. */
+typedef struct prefopt_policy_callbacks {
+    uint32_t struct_size, reserved;
+    /* Required. sequence_logp[i] = sum over the completion's tokens of log pi(token | before);
+     * token_logp (may be NULL): one a token of the view, from in->offsets[0], 0 at prompt tokens.
+     */
+    int32_t (*logprobs)(void *payload, const prefopt_sequences *in, double *sequence_logp,
+                        double *token_logp);
+    /* May be NULL: the policy cannot be trained. Adds sum_i grad_sequence_logp[i] *
+     * d sequence_logp[i] / d parameters to the gradient. */
+    int32_t (*backward)(void *payload, const prefopt_sequences *in,
+                        const double *grad_sequence_logp);
+    /* May be NULL: the policy cannot be sampled or enumerated. For each sequence of `in` (prompt
+     * and the completion so far), the log-probabilities of the next token: next_logp is [n, vocab].
+     */
+    int32_t (*next_logprobs)(void *payload, const prefopt_sequences *in, double *next_logp);
+    /* May be NULL when backward is. Gives where parameters and gradients lie; they stay there. */
+    int32_t (*parameters)(void *payload, prefopt_parameters *out);
+    /* May be NULL: the policy cannot be frozen. Makes an independent copy in *copy; the other
+     * callbacks will be called with it. */
+    int32_t (*clone)(void *payload, void **copy);
+    /* May be NULL: nothing to release. Called once for the payload and once for each clone. */
+    void (*destroy)(void *payload);
+    /* May be NULL: parameters were written by an optimiser, cached numbers are stale. */
+    int32_t (*updated)(void *payload);
+} prefopt_policy_callbacks;
+
+/* A policy of the caller's own: callbacks are copied, payload is passed to each. On failure destroy
+ * is not called. space may be NULL when next_logprobs is. Errors: ARGUMENT (names the missing
+ * entry), MEMORY, VERSION. Since 0.1. */
+PREFOPT_API int32_t prefopt_policy_create_custom(prefopt_policy **out, prefopt_context *context,
+                                                 const prefopt_space *space,
+                                                 const prefopt_policy_callbacks *callbacks,
+                                                 void *payload);
+
+/* A softmax for every state of the token tree up to the horizon, for each prompt: every
+ * distribution over completions can be represented. prompts: the sequences whose prompts it knows
+ * (completions are ignored, repeats are one); NULL: the empty prompt alone. Starts uniform over
+ * next tokens. Parameters: logits [prompt][state][vocab], doubles. Sequences with another prompt,
+ * or completions that are not of the space, are ARGUMENT. Errors: ARGUMENT, MEMORY (also when the
+ * tree overflows), VERSION. Since 0.1. */
+PREFOPT_API int32_t prefopt_policy_create_tabular(prefopt_policy **out, prefopt_context *context,
+                                                  const prefopt_space *space,
+                                                  const prefopt_sequences *prompts);
+
+/* Makes a tabular policy equal to given log-probabilities of completions: for each prompt in `in`,
+ * the listed completions get exp(logp) (which must sum to 1 within 1e-9), all others 0.
+ * Errors: ARGUMENT, NUMERIC, UNSUPPORTED (not tabular). Since 0.1. */
+PREFOPT_API int32_t prefopt_policy_set_logprobs(prefopt_policy *policy, const prefopt_sequences *in,
+                                                const double *sequence_logp);
+
+/* pi(y | x) = exp(base_logp(x, y) + theta . phi(x, y)) / Z(x) over the listed completions of each
+ * prompt; others have probability 0. space: as above; every listed completion must be of it.
+ * features: [in->n, n_features]; base_logp: in->n, or NULL for 0. Both are copied. Starts at theta
+ * = 0. Parameters: theta, doubles. Errors: ARGUMENT, NUMERIC, MEMORY, VERSION. Since 0.1. */
+PREFOPT_API int32_t prefopt_policy_create_loglinear(prefopt_policy **out, prefopt_context *context,
+                                                    const prefopt_space *space,
+                                                    const prefopt_sequences *in, int64_t n_features,
+                                                    const double *features,
+                                                    const double *base_logp);
+
+/* NULL is fine. Since 0.1. */
+PREFOPT_API void prefopt_policy_destroy(prefopt_policy *policy);
+
+/* sequence_logp: n, the sum over the completion's tokens; token_logp: NULL, or one a token of the
+ * view (from in->offsets[0]), 0 at prompt tokens. An empty completion has log-probability 0.
+ * Errors: ARGUMENT (names sequence and token), NUMERIC, CALLBACK, VERSION. Since 0.1. */
+PREFOPT_API int32_t prefopt_policy_logprobs(prefopt_policy *policy, const prefopt_sequences *in,
+                                            double *sequence_logp, double *token_logp);
+
+/* Adds sum_i grad_sequence_logp[i] * d sequence_logp[i] / d parameters to the gradient; entries of
+ * 0 are skipped. grad_sequence_logp: n. Errors: as above, and UNSUPPORTED. Since 0.1. */
+PREFOPT_API int32_t prefopt_policy_backward(prefopt_policy *policy, const prefopt_sequences *in,
+                                            const double *grad_sequence_logp);
+
+/* next_logp: [n, vocab], log-probabilities of the token after each sequence of `in`.
+ * Errors: as above, and UNSUPPORTED. Since 0.1. */
+PREFOPT_API int32_t prefopt_policy_next_logprobs(prefopt_policy *policy,
+                                                 const prefopt_sequences *in, double *next_logp);
+
+/* Where the parameters lie. After writing values call prefopt_policy_updated.
+ * Errors: ARGUMENT, UNSUPPORTED, CALLBACK, VERSION. Since 0.1. */
+PREFOPT_API int32_t prefopt_policy_parameters(prefopt_policy *policy, prefopt_parameters *out);
+PREFOPT_API int32_t prefopt_policy_updated(prefopt_policy *policy);
+PREFOPT_API int32_t prefopt_policy_zero_grad(prefopt_policy *policy);
+
+/* The space of completions. Errors: ARGUMENT, UNSUPPORTED (none is known), VERSION. Since 0.1. */
+PREFOPT_API int32_t prefopt_policy_space(const prefopt_policy *policy, prefopt_space *out);
+
+/* All completions of the space for each prompt of `prompts` with their log-probabilities: a new
+ * dataset with one row of kind COMPLETIONS a prompt row, in lexicographic order, column logp filled
+ * (completions of probability 0 are listed too). Refused with UNSUPPORTED and the count when there
+ * are more than `limit` completions a prompt (0: 1,000,000). Errors: ARGUMENT, UNSUPPORTED, MEMORY,
+ * CALLBACK. Since 0.1. */
+PREFOPT_API int32_t prefopt_policy_enumerate(prefopt_dataset **out, prefopt_policy *policy,
+                                             const prefopt_dataset *prompts, int64_t limit);
+
+/* Number of completions of a space; ERR_UNSUPPORTED when it does not fit. Since 0.1. */
+PREFOPT_API int32_t prefopt_space_count(const prefopt_space *space, int64_t *count);
+
+/* ---------------------------------------------------------------- reference */
+
+/* A frozen snapshot: later changes of the policy do not reach it.
+ * Errors: ARGUMENT, UNSUPPORTED (no clone), MEMORY, CALLBACK. Since 0.1. */
+PREFOPT_API int32_t prefopt_reference_freeze(prefopt_reference **out, const prefopt_policy *policy);
+
+/* Equal probability for every completion of the space. Errors: ARGUMENT, MEMORY, UNSUPPORTED,
+ * VERSION. Since 0.1. */
+PREFOPT_API int32_t prefopt_reference_create_uniform(prefopt_reference **out,
+                                                     prefopt_context *context,
+                                                     const prefopt_space *space);
+
+/* Fixed log-probabilities (n, also -INFINITY) of listed sequences, copied; any other sequence is
+ * ARGUMENT. Errors: ARGUMENT (also one sequence with two values), NUMERIC (NaN, > 0), MEMORY,
+ * VERSION. Since 0.1. */
+PREFOPT_API int32_t prefopt_reference_create_fixed(prefopt_reference **out,
+                                                   prefopt_context *context,
+                                                   const prefopt_sequences *in,
+                                                   const double *sequence_logp);
+
+/* The ref_logp column of a dataset (copied): answers for the sequences of that dataset alone,
+ * checked token by token. Errors: ARGUMENT, STATE (the column is not complete; names the row),
+ * MEMORY. Since 0.1. */
+PREFOPT_API int32_t prefopt_reference_from_dataset(prefopt_reference **out,
+                                                   const prefopt_dataset *dataset);
+
+/* NULL is fine. Since 0.1. */
+PREFOPT_API void prefopt_reference_destroy(prefopt_reference *reference);
+
+/* sequence_logp: n. Errors: ARGUMENT, CALLBACK, NUMERIC, VERSION. Since 0.1. */
+PREFOPT_API int32_t prefopt_reference_logprobs(const prefopt_reference *reference,
+                                               const prefopt_sequences *in, double *sequence_logp);
+
+/* Fills the dataset's ref_logp column. Errors: as above, MEMORY. Since 0.1. */
+PREFOPT_API int32_t prefopt_reference_annotate(const prefopt_reference *reference,
+                                               prefopt_dataset *dataset);
+
+/* ---------------------------------------------------------------- reward model */
+
+/* As prefopt_policy_callbacks. score: n numbers, finite. */
+typedef struct prefopt_reward_callbacks {
+    uint32_t struct_size, reserved;
+    /* Required. */
+    int32_t (*scores)(void *payload, const prefopt_sequences *in, double *score);
+    /* May be NULL: the reward cannot be trained. */
+    int32_t (*backward)(void *payload, const prefopt_sequences *in, const double *grad_score);
+    /* May be NULL when backward is. */
+    int32_t (*parameters)(void *payload, prefopt_parameters *out);
+    /* May be NULL. */
+    void (*destroy)(void *payload);
+    /* May be NULL. */
+    int32_t (*updated)(void *payload);
+} prefopt_reward_callbacks;
+
+/* A reward of the caller's own. Errors: ARGUMENT, MEMORY, VERSION. Since 0.1. */
+PREFOPT_API int32_t prefopt_reward_create_custom(prefopt_reward **out, prefopt_context *context,
+                                                 const prefopt_reward_callbacks *callbacks,
+                                                 void *payload);
+
+/* One number for each distinct sequence of `in` (repeats are one), starting at 0; parameters are in
+ * the order of first appearance. Any other sequence is ARGUMENT. Errors: ARGUMENT, MEMORY, VERSION.
+ * Since 0.1. */
+PREFOPT_API int32_t prefopt_reward_create_tabular(prefopt_reward **out, prefopt_context *context,
+                                                  const prefopt_sequences *in);
+
+/* r(x, y) = theta . phi(x, y) for listed sequences. features: [in->n, n_features], copied. Starts
+ * at theta = 0. Errors: ARGUMENT (also one sequence with two feature rows), NUMERIC, MEMORY,
+ * VERSION. Since 0.1. */
+PREFOPT_API int32_t prefopt_reward_create_linear(prefopt_reward **out, prefopt_context *context,
+                                                 const prefopt_sequences *in, int64_t n_features,
+                                                 const double *features);
+
+/* DPO's own reward, r(x, y) = beta * log pi(y | x) / pi_ref(y | x). Keeps both handles; training it
+ * trains the policy. Errors: ARGUMENT, MEMORY. Since 0.1. */
+PREFOPT_API int32_t prefopt_reward_create_implicit(prefopt_reward **out, prefopt_policy *policy,
+                                                   prefopt_reference *reference, double beta);
+
+/* The local reward of lecture equation 22.6, r(x, y) = sum_h log pi(a_h | s_h). Keeps the policy.
+ * Errors: ARGUMENT, MEMORY. Since 0.1. */
+PREFOPT_API int32_t prefopt_reward_create_local(prefopt_reward **out, prefopt_policy *policy);
+
+/* NULL is fine. Since 0.1. */
+PREFOPT_API void prefopt_reward_destroy(prefopt_reward *reward);
+
+/* score: n. Errors: ARGUMENT, NUMERIC, CALLBACK, VERSION. Since 0.1. */
+PREFOPT_API int32_t prefopt_reward_scores(prefopt_reward *reward, const prefopt_sequences *in,
+                                          double *score);
+/* grad_score: n. Errors: as above, and UNSUPPORTED. Since 0.1. */
+PREFOPT_API int32_t prefopt_reward_backward(prefopt_reward *reward, const prefopt_sequences *in,
+                                            const double *grad_score);
+PREFOPT_API int32_t prefopt_reward_parameters(prefopt_reward *reward, prefopt_parameters *out);
+PREFOPT_API int32_t prefopt_reward_updated(prefopt_reward *reward);
+PREFOPT_API int32_t prefopt_reward_zero_grad(prefopt_reward *reward);
 
 #ifdef __cplusplus
 }
