@@ -107,6 +107,31 @@ static const entry entries[] = {
     /* end of model */
 
     /* ---- online */
+    STRUCT(prefopt_sampler_options)
+    FIELD(prefopt_sampler_options, struct_size)
+    FIELD(prefopt_sampler_options, without_replacement)
+    FIELD(prefopt_sampler_options, n)
+    FIELD(prefopt_sampler_options, temperature)
+    FIELD(prefopt_sampler_options, top_k)
+    FIELD(prefopt_sampler_options, top_p)
+    FIELD(prefopt_sampler_options, seed)
+    FIELD(prefopt_sampler_options, round)
+    STRUCT(prefopt_ranker_options)
+    FIELD(prefopt_ranker_options, struct_size)
+    FIELD(prefopt_ranker_options, rule)
+    FIELD(prefopt_ranker_options, tie_rule)
+    FIELD(prefopt_ranker_options, soft_labels)
+    FIELD(prefopt_ranker_options, soft_scale)
+    FIELD(prefopt_ranker_options, margin_floor)
+    FIELD(prefopt_ranker_options, seed)
+    STRUCT(prefopt_rank_counts)
+    FIELD(prefopt_rank_counts, struct_size)
+    FIELD(prefopt_rank_counts, reserved)
+    FIELD(prefopt_rank_counts, pairs)
+    FIELD(prefopt_rank_counts, duplicates)
+    FIELD(prefopt_rank_counts, ties)
+    FIELD(prefopt_rank_counts, below_floor)
+    FIELD(prefopt_rank_counts, empty_rows)
 
     /* end of online */
 

@@ -8,7 +8,5 @@
 #include "data.h"
 #include "model.h"
 #include "online.h"
-#include "train.h"
-#include "report.h"
 
 #endif

@@ -2,7 +2,6 @@
 #ifndef PREFOPT_REPORT_H
 #define PREFOPT_REPORT_H
 
-#include "train.h"
 
 #ifdef __cplusplus
 extern "C" {
