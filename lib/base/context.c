@@ -167,9 +167,14 @@ int32_t pf_grow(prefopt_context *context, void **array, int64_t used, int64_t *c
     return PREFOPT_OK;
 }
 
+bool pf_context_logs(const prefopt_context *context)
+{
+    return context != NULL && context->options.log != NULL;
+}
+
 void pf_log(const prefopt_context *context, int32_t level, const char *format, ...)
 {
-    if (context == NULL || context->options.log == NULL)
+    if (!pf_context_logs(context))
         return;
     char text[512];
     va_list args;

@@ -66,6 +66,7 @@ int32_t pf_grow(prefopt_context *context, void **array, int64_t used, int64_t *c
 prefopt_context *pf_context_retain(prefopt_context *context);
 void pf_context_release(prefopt_context *context);
 int64_t pf_context_byte_budget(const prefopt_context *context);
+bool pf_context_logs(const prefopt_context *context); /* there is a log callback; NULL: no */
 void pf_log(const prefopt_context *context, int32_t level, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
 
