@@ -11,4 +11,8 @@ extern "C" {
 #ifdef __cplusplus
 }
 #endif
+
+/* The rest of the room: KL divergences. */
+#include "kl.h"
+
 #endif
