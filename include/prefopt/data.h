@@ -47,8 +47,8 @@ enum prefopt_row_kind {
 };
 
 /* One row, going in (append) or coming out (view; every pointer then borrows from the dataset until
- * it is appended to or destroyed). The per-completion columns may each be NULL; a NaN in them means
- * "unknown". */
+ * it is appended to, annotated or destroyed). The per-completion columns may each be NULL; a NaN in
+ * them means "unknown". Log-probabilities may be -INFINITY, scores are finite. */
 typedef struct prefopt_row {
     uint32_t struct_size;
     int32_t kind;
@@ -78,9 +78,12 @@ PREFOPT_API int32_t prefopt_dataset_create(prefopt_dataset **out, prefopt_contex
 /* NULL is fine. Since 0.1. */
 PREFOPT_API void prefopt_dataset_destroy(prefopt_dataset *dataset);
 
-/* Appends one row; its content is copied. On failure the dataset is as before. Tokens must be >= 0;
- * a PAIR has 2 completions, a RANKING >= 2, COMPLETIONS >= 1, a PROMPT 0.
- * Errors: ARGUMENT, NUMERIC, MEMORY, VERSION, FORMAT (extra is no JSON object). Since 0.1. */
+/* Appends one row; its content is copied, so the row may borrow from this very dataset. On failure
+ * the dataset is as before. Tokens must be >= 0; a PAIR has 2 completions, a RANKING >= 2,
+ * COMPLETIONS >= 1, a PROMPT 0. label and margin of any row but a PAIR stay at their defaults.
+ * Errors: ARGUMENT, NUMERIC (weight, label, margin or a column), MEMORY, VERSION, FORMAT (extra is
+ * no JSON object, or has a field of the row itself), UNSUPPORTED (extra, built without JSON). Since
+ * 0.1. */
 PREFOPT_API int32_t prefopt_dataset_append(prefopt_dataset *dataset, const prefopt_row *row);
 
 /* Appends a pair, the commonest row: the prompt, the chosen and the rejected completion, each an
@@ -91,15 +94,18 @@ PREFOPT_API int32_t prefopt_dataset_append_pair(prefopt_dataset *dataset, const 
                                                 int64_t rejected_len, double weight, double label,
                                                 double margin);
 
-/* Number of rows; 0 for NULL. Since 0.1. */
+/* Number of rows; 0 for NULL. Thread-safe while nobody appends. Since 0.1. */
 PREFOPT_API int64_t prefopt_dataset_size(const prefopt_dataset *dataset);
 
-/* A view of row i. Errors: ARGUMENT (i out of range), VERSION. Since 0.1. */
+/* A view of row i, with the prompt and the completions apart. A column of which nothing is known in
+ * this row is NULL, and so are all columns of a PROMPT. Errors: ARGUMENT (i out of range), VERSION.
+ * Thread-safe while nobody appends. Since 0.1. */
 PREFOPT_API int32_t prefopt_dataset_row(const prefopt_dataset *dataset, int64_t i,
                                         prefopt_row *out);
 
 /* The columns of the whole dataset, borrowed. Row i's sequences are first[i] .. first[i+1]-1. A row
- * of kind PROMPT has one sequence, the prompt with an empty completion. */
+ * of kind PROMPT has one sequence, the prompt with an empty completion. first is never NULL; the
+ * other arrays are when the dataset is empty. */
 typedef struct prefopt_columns {
     uint32_t struct_size, reserved;
     int64_t n_rows, n_sequences;
@@ -125,12 +131,15 @@ enum prefopt_column {
     PREFOPT_COLUMN_REF_LOGP = 3
 };
 
-/* Writes one column (n_sequences doubles, copied). Errors: ARGUMENT. Since 0.1. */
+/* Writes one column (n_sequences doubles, copied; NaN: unknown). What it says of the empty
+ * completion of a PROMPT stays in memory alone: files and row views do not have it.
+ * Errors: ARGUMENT, NUMERIC (+infinity; in a score any infinity). Since 0.1. */
 PREFOPT_API int32_t prefopt_dataset_set_column(prefopt_dataset *dataset, int32_t column,
                                                const double *values);
 
-/* A new dataset with rows rows[0 .. n) of this one, in that order, repeats allowed. This is how
- * splits, shuffles and batches are taken. Errors: ARGUMENT (names the index), MEMORY. Since 0.1. */
+/* A new dataset with rows rows[0 .. n) of this one, in that order, repeats allowed, columns and
+ * extra fields included. This is how splits, shuffles and batches are taken. The caller owns *out.
+ * Errors: ARGUMENT (names the index), MEMORY. Since 0.1. */
 PREFOPT_API int32_t prefopt_dataset_select(prefopt_dataset **out, const prefopt_dataset *dataset,
                                            const int64_t *rows, int64_t n);
 
@@ -138,10 +147,11 @@ PREFOPT_API int32_t prefopt_dataset_select(prefopt_dataset **out, const prefopt_
  * Errors: ARGUMENT. Thread-safe. Since 0.1. */
 PREFOPT_API int32_t prefopt_shuffle_order(uint64_t seed, uint64_t epoch, int64_t n, int64_t *order);
 
-/* Splits into two new datasets: each row goes to *second with probability `fraction`, decided by
- * the seed and the row's prompt, so that all rows of one prompt stay on one side and a grown file
- * keeps its split. by_row != 0 decides by row number instead. Order is kept. Errors: ARGUMENT,
- * MEMORY. Since 0.1. */
+/* Splits into two new datasets: each row goes to *second with probability `fraction` (in [0, 1]),
+ * decided by the seed and the row's prompt, so that all rows of one prompt stay on one side and a
+ * grown file keeps its split. by_row != 0 decides by seed and row number instead, which is what
+ * data with one prompt needs. Order is kept. The caller owns both. Errors: ARGUMENT, NUMERIC
+ * (fraction is NaN), MEMORY. Since 0.1. */
 PREFOPT_API int32_t prefopt_dataset_split(prefopt_dataset **first, prefopt_dataset **second,
                                           const prefopt_dataset *dataset, double fraction,
                                           uint64_t seed, int32_t by_row);
