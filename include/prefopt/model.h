@@ -31,8 +31,8 @@ typedef struct prefopt_reward prefopt_reward;
  * completion has exactly `horizon` tokens; else it ends with the token eos or at the horizon. */
 typedef struct prefopt_space {
     uint32_t struct_size;
-    int32_t eos;     /* -1: none */
-    int64_t vocab;   /* >= 1 */
+    int32_t eos;     /* -1: none; else a token below vocab */
+    int64_t vocab;   /* 1 .. 2^31 - 1 */
     int64_t horizon; /* >= 1 */
 } prefopt_space;
 
@@ -40,114 +40,156 @@ typedef struct prefopt_space {
 enum prefopt_dtype { PREFOPT_F64 = 0, PREFOPT_F32 = 1 };
 typedef struct prefopt_parameters {
     uint32_t struct_size;
-    int32_t dtype;
+    int32_t dtype; /* prefopt_dtype */
     int64_t n;
-    void *value; /* n doubles or floats */
+    void *value; /* n doubles or floats, the model's own: written in place */
     void *grad;  /* n, the same type */
 } prefopt_parameters;
 
 /* ---------------------------------------------------------------- policy */
 
-/* The dispatch table. Each entry returns 0 or a negative status (any other value but
- * PREFOPT_STOPPED becomes PREFOPT_ERR_CALLBACK). Entries are called on the thread that called the
- * library. */
+/* The dispatch table; the library's own kinds stand behind the same. Each entry returns 0,
+ * PREFOPT_STOPPED or a negative status, which the call that asked returns too (any other value
+ * becomes PREFOPT_ERR_CALLBACK). Entries are called on the thread that called the library, with
+ * views that were checked and have n >= 1; with a space, completion tokens are below vocab. Answers
+ * are checked: a log-probability that is NaN, above 0 or was not written is PREFOPT_ERR_NUMERIC and
+ * names the sequence (up to 1e-6 is taken for rounding and becomes 0). An entry that fails half-way
+ * may leave its output arrays half-written: the library hands them on only when all is well. */
 typedef struct prefopt_policy_callbacks {
-    uint32_t struct_size, reserved;
-    /* Required. sequence_logp[i] = sum over the completion's tokens of log pi(token | before);
-     * token_logp (may be NULL): one a token of the view, from in->offsets[0], 0 at prompt tokens.
-     */
+    uint32_t struct_size, reserved; /* reserved: 0 */
+    /* Required. sequence_logp[i] = sum over the completion's tokens of log pi(token | before), 0
+     * for an empty completion; token_logp (may be NULL): one a token of the view, counted from
+     * in->offsets[0]; those of prompt tokens need not be written. On a clone it may be called from
+     * several threads at once. */
     int32_t (*logprobs)(void *payload, const prefopt_sequences *in, double *sequence_logp,
                         double *token_logp);
     /* May be NULL: the policy cannot be trained. Adds sum_i grad_sequence_logp[i] *
-     * d sequence_logp[i] / d parameters to the gradient. */
+     * d sequence_logp[i] / d parameters to the gradient. The gradients are finite; an entry of 0
+     * must add nothing, also where sequence_logp[i] is -INFINITY. On failure nothing should have
+     * been added. */
     int32_t (*backward)(void *payload, const prefopt_sequences *in,
                         const double *grad_sequence_logp);
-    /* May be NULL: the policy cannot be sampled or enumerated. For each sequence of `in` (prompt
-     * and the completion so far), the log-probabilities of the next token: next_logp is [n, vocab].
-     */
+    /* May be NULL: the policy cannot be sampled. For each sequence of `in` (prompt and the
+     * completion so far), the log-probabilities of the next token: next_logp is [n, vocab]. A
+     * sampler asks for all its unfinished rows in one call. */
     int32_t (*next_logprobs)(void *payload, const prefopt_sequences *in, double *next_logp);
-    /* May be NULL when backward is. Gives where parameters and gradients lie; they stay there. */
+    /* May be NULL when backward is. Gives where parameters and gradients lie, to be read or
+     * written: memory shared with a clone must part here at the latest. They stay there until the
+     * next clone. */
     int32_t (*parameters)(void *payload, prefopt_parameters *out);
-    /* May be NULL: the policy cannot be frozen. Makes an independent copy in *copy; the other
-     * callbacks will be called with it. */
+    /* May be NULL: the policy cannot be frozen. Makes a copy in *copy that later changes of this
+     * policy do not reach; the other callbacks will be called with it. It may share memory until
+     * one of the two is asked for its parameters. */
     int32_t (*clone)(void *payload, void **copy);
     /* May be NULL: nothing to release. Called once for the payload and once for each clone. */
     void (*destroy)(void *payload);
-    /* May be NULL: parameters were written by an optimiser, cached numbers are stale. */
+    /* May be NULL. Parameters were written by an optimiser, cached numbers are stale. */
     int32_t (*updated)(void *payload);
 } prefopt_policy_callbacks;
 
 /* A policy of the caller's own: callbacks are copied, payload is passed to each. On failure destroy
- * is not called. space may be NULL when next_logprobs is. Errors: ARGUMENT (names the missing
- * entry), MEMORY, VERSION. Since 0.1. */
+ * is not called. space may be NULL when next_logprobs is. The caller owns *out.
+ * Errors: ARGUMENT (names the missing entry), MEMORY, VERSION. Thread-safe. Since 0.1. */
 PREFOPT_API int32_t prefopt_policy_create_custom(prefopt_policy **out, prefopt_context *context,
                                                  const prefopt_space *space,
                                                  const prefopt_policy_callbacks *callbacks,
                                                  void *payload);
 
-/* A softmax for every state of the token tree up to the horizon, for each prompt: every
- * distribution over completions can be represented. prompts: the sequences whose prompts it knows
- * (completions are ignored, repeats are one); NULL: the empty prompt alone. Starts uniform over
- * next tokens. Parameters: logits [prompt][state][vocab], doubles. Sequences with another prompt,
- * or completions that are not of the space, are ARGUMENT. Errors: ARGUMENT, MEMORY (also when the
- * tree overflows), VERSION. Since 0.1. */
+/* A softmax for every state of the token tree up to the horizon, for each prompt, so that every
+ * distribution over completions can be represented (the exact world of lecture 22.4):
+ *     log pi(y | x) = sum_t [ l(x, y_<t, y_t) - log sum_v exp l(x, y_<t, v) ]
+ * prompts: the sequences whose prompts it knows (completions are ignored, repeats are one), copied;
+ * NULL: the empty prompt alone. Starts at logits 0, uniform over next tokens. Parameters: logits
+ * [prompt][state][vocab], doubles; prompts in order of first appearance, states (completions that
+ * can go on) by length, then lexicographically. A logit of -INFINITY is a fixed mask: probability
+ * 0; sequences of probability 0 have no gradient. prefopt_policy_updated refuses a logit that is
+ * NaN or +INFINITY and a state whose tokens are all masked (NUMERIC, names them), and the policy
+ * then answers as before. Sequences with another prompt, or completions that are not of the space,
+ * are ARGUMENT in every call. The caller owns *out.
+ * Errors: ARGUMENT, MEMORY (also when the tree overflows), VERSION. Thread-safe. Since 0.1. */
 PREFOPT_API int32_t prefopt_policy_create_tabular(prefopt_policy **out, prefopt_context *context,
                                                   const prefopt_space *space,
                                                   const prefopt_sequences *prompts);
 
 /* Makes a tabular policy equal to given log-probabilities of completions: for each prompt in `in`,
- * the listed completions get exp(logp) (which must sum to 1 within 1e-9), all others 0.
- * Errors: ARGUMENT, NUMERIC, UNSUPPORTED (not tabular). Since 0.1. */
+ * the listed completions get exp(logp), all others of that prompt 0; other prompts stay as they
+ * are. The exp(logp) of a prompt must sum to 1 within 1e-9. Next-token probabilities in states that
+ * cannot be reached become uniform. sequence_logp: in->n, also -INFINITY.
+ * Errors: ARGUMENT (also a completion listed twice, and the sum), NUMERIC (NaN, above 0),
+ * UNSUPPORTED (not tabular), MEMORY, VERSION. Since 0.1. */
 PREFOPT_API int32_t prefopt_policy_set_logprobs(prefopt_policy *policy, const prefopt_sequences *in,
                                                 const double *sequence_logp);
 
-/* pi(y | x) = exp(base_logp(x, y) + theta . phi(x, y)) / Z(x) over the listed completions of each
- * prompt; others have probability 0. space: as above; every listed completion must be of it.
- * features: [in->n, n_features]; base_logp: in->n, or NULL for 0. Both are copied. Starts at theta
- * = 0. Parameters: theta, doubles. Errors: ARGUMENT, NUMERIC, MEMORY, VERSION. Since 0.1. */
+/* A log-linear policy over listed completions,
+ *     log pi(y | x) = base_logp(x, y) + theta . phi(x, y) - log Z(x),
+ * Z(x) summing over the listed completions of prompt x; others of the space have probability 0.
+ * d log pi(y | x) / d theta = phi(x, y) - E_pi[phi(x, .)]. With base_logp = the reference's this is
+ * the class in which lecture 22.3 lets DPO put mass outside the data.
+ * space: as above; every listed completion must be of it and not empty. n_features >= 1. features:
+ * [in->n, n_features], finite; base_logp: in->n, any numbers or -INFINITY, not all of a prompt;
+ * NULL for 0. All are copied. Starts at theta = 0. Parameters: theta, doubles. Sequences with
+ * another prompt, or completions that are not of the space, are ARGUMENT in every call. After a
+ * prefix of probability 0 the next token is uniform. The caller owns *out.
+ * Errors: ARGUMENT (also a sequence listed twice), NUMERIC, MEMORY, VERSION. Thread-safe. Since
+ * 0.1. */
 PREFOPT_API int32_t prefopt_policy_create_loglinear(prefopt_policy **out, prefopt_context *context,
                                                     const prefopt_space *space,
                                                     const prefopt_sequences *in, int64_t n_features,
                                                     const double *features,
                                                     const double *base_logp);
 
-/* NULL is fine. Since 0.1. */
+/* Gives up the caller's reference; NULL is fine. Since 0.1. */
 PREFOPT_API void prefopt_policy_destroy(prefopt_policy *policy);
 
-/* sequence_logp: n, the sum over the completion's tokens; token_logp: NULL, or one a token of the
- * view (from in->offsets[0]), 0 at prompt tokens. An empty completion has log-probability 0.
- * Errors: ARGUMENT (names sequence and token), NUMERIC, CALLBACK, VERSION. Since 0.1. */
+/* sequence_logp: n, the sum over the completion's tokens, in nats; token_logp: NULL, or one a token
+ * of the view (counted from in->offsets[0]), 0 at prompt tokens. An empty completion has
+ * log-probability 0. Errors: ARGUMENT (names sequence and token), NUMERIC (the policy's answer is
+ * none), CALLBACK, MEMORY, VERSION. Since 0.1. */
 PREFOPT_API int32_t prefopt_policy_logprobs(prefopt_policy *policy, const prefopt_sequences *in,
                                             double *sequence_logp, double *token_logp);
 
 /* Adds sum_i grad_sequence_logp[i] * d sequence_logp[i] / d parameters to the gradient; entries of
- * 0 are skipped. grad_sequence_logp: n. Errors: as above, and UNSUPPORTED. Since 0.1. */
+ * 0 are skipped. grad_sequence_logp: n, finite. When one of the library's own kinds fails, nothing
+ * was added. Errors: ARGUMENT, NUMERIC (names the entry), UNSUPPORTED (it cannot be trained),
+ * CALLBACK, MEMORY, VERSION. Since 0.1. */
 PREFOPT_API int32_t prefopt_policy_backward(prefopt_policy *policy, const prefopt_sequences *in,
                                             const double *grad_sequence_logp);
 
-/* next_logp: [n, vocab], log-probabilities of the token after each sequence of `in`.
- * Errors: as above, and UNSUPPORTED. Since 0.1. */
+/* next_logp: [n, vocab], log-probabilities of the token after each sequence of `in` (prompt and the
+ * completion so far, which must be able to go on). Errors: as prefopt_policy_logprobs, and
+ * UNSUPPORTED. Since 0.1. */
 PREFOPT_API int32_t prefopt_policy_next_logprobs(prefopt_policy *policy,
                                                  const prefopt_sequences *in, double *next_logp);
 
-/* Where the parameters lie. After writing values call prefopt_policy_updated.
- * Errors: ARGUMENT, UNSUPPORTED, CALLBACK, VERSION. Since 0.1. */
+/* Where the parameters lie, to be read or written; call prefopt_policy_updated after writing. The
+ * pointers are valid until the policy is frozen (then ask again before writing: it may have shared
+ * its memory with the reference) or destroyed.
+ * Errors: ARGUMENT, UNSUPPORTED, CALLBACK, MEMORY, VERSION. Since 0.1. */
 PREFOPT_API int32_t prefopt_policy_parameters(prefopt_policy *policy, prefopt_parameters *out);
+
+/* Tells the policy that its parameters were written. Until then it may answer with either.
+ * Errors: ARGUMENT, NUMERIC (a parameter is none; names it), CALLBACK, MEMORY. Since 0.1. */
 PREFOPT_API int32_t prefopt_policy_updated(prefopt_policy *policy);
+
+/* Sets the gradient to 0. Errors: ARGUMENT, UNSUPPORTED, CALLBACK, MEMORY. Since 0.1. */
 PREFOPT_API int32_t prefopt_policy_zero_grad(prefopt_policy *policy);
 
-/* The space of completions. Errors: ARGUMENT, UNSUPPORTED (none is known), VERSION. Since 0.1. */
+/* The space of completions. Errors: ARGUMENT, UNSUPPORTED (none is known), VERSION. May be called
+ * at once from many threads. Since 0.1. */
 PREFOPT_API int32_t prefopt_policy_space(const prefopt_policy *policy, prefopt_space *out);
 
-/* All completions of the space for each prompt of `prompts` with their log-probabilities: a new
- * dataset with one row of kind COMPLETIONS a prompt row, in lexicographic order, column logp filled
- * (completions of probability 0 are listed too). Refused with UNSUPPORTED and the count when there
- * are more than `limit` completions a prompt (0: 1,000,000). Errors: ARGUMENT, UNSUPPORTED, MEMORY,
- * CALLBACK. Since 0.1. */
+/* All completions of the space for each row of `prompts` (any kind; its completions are ignored)
+ * with their log-probabilities: a new dataset with one row of kind COMPLETIONS a prompt row, in
+ * lexicographic order, column logp filled (completions of probability 0 are listed too). Refused
+ * with UNSUPPORTED and the count when there are more than `limit` completions a prompt (0:
+ * 1,000,000). The caller owns *out. Errors: ARGUMENT, UNSUPPORTED, NUMERIC (also when the
+ * probabilities of a prompt do not sum to 1 within 1e-4), MEMORY, CALLBACK. Since 0.1. */
 PREFOPT_API int32_t prefopt_policy_enumerate(prefopt_dataset **out, prefopt_policy *policy,
                                              const prefopt_dataset *prompts, int64_t limit);
 
-/* Number of completions of a space; ERR_UNSUPPORTED when it does not fit. Since 0.1. */
+/* Number of completions of a space. Without eos vocab^horizon; with it, (vocab-1)^horizon that
+ * reach the horizon without it, and sum over l < horizon of (vocab-1)^l that end with it.
+ * Errors: ARGUMENT, VERSION, UNSUPPORTED (it does not fit). Thread-safe. Since 0.1. */
 PREFOPT_API int32_t prefopt_space_count(const prefopt_space *space, int64_t *count);
 
 /* ---------------------------------------------------------------- reference */

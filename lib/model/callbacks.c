@@ -1,0 +1,48 @@
+/* What the gates of policy and reward share: callback statuses, parameters, gradients. */
+#include <math.h>
+
+#include "model/pf_model.h"
+
+int32_t pf_callback_status(int32_t status, const char *owner, const char *entry)
+{
+    if (status == PREFOPT_OK || status == PREFOPT_STOPPED)
+        return status;
+    if (status >= PREFOPT_ERR_UNBOUNDED && status < 0)
+        return pf_fail(status, "the %s's callback %s returned %s", owner, entry,
+                       prefopt_status_name(status));
+    return pf_fail(PREFOPT_ERR_CALLBACK, "the %s's callback %s returned %d, expected 0 or a status",
+                   owner, entry, status);
+}
+
+int32_t pf_parameters_check(const prefopt_parameters *parameters, const char *owner)
+{
+    if (parameters->dtype != PREFOPT_F64 && parameters->dtype != PREFOPT_F32)
+        return pf_fail(PREFOPT_ERR_CALLBACK,
+                       "the %s's callback parameters gave dtype %d, expected 0 (F64) or 1 (F32)",
+                       owner, parameters->dtype);
+    if (parameters->n < 0)
+        return pf_fail(PREFOPT_ERR_CALLBACK,
+                       "the %s's callback parameters gave n = %lld, expected at least 0", owner,
+                       (long long)parameters->n);
+    if (parameters->n > 0 && (parameters->value == NULL || parameters->grad == NULL))
+        return pf_fail(PREFOPT_ERR_CALLBACK,
+                       "the %s's callback parameters gave NULL for %s of %lld numbers", owner,
+                       parameters->value == NULL ? "value" : "grad", (long long)parameters->n);
+    return PREFOPT_OK;
+}
+
+void pf_parameters_zero_grad(const prefopt_parameters *parameters)
+{
+    size_t size = parameters->dtype == PREFOPT_F64 ? sizeof(double) : sizeof(float);
+    if (parameters->n > 0)
+        memset(parameters->grad, 0, (size_t)parameters->n * size);
+}
+
+int32_t pf_gradients_check(const double *grad, int64_t n, const char *name)
+{
+    for (int64_t i = 0; i < n; i++)
+        if (!isfinite(grad[i]))
+            return pf_fail(PREFOPT_ERR_NUMERIC, "%s[%lld] is %g, expected a finite number", name,
+                           (long long)i, grad[i]);
+    return PREFOPT_OK;
+}

@@ -1,0 +1,89 @@
+/* Internal face of the model room: the handles behind their dispatch tables, and the space of
+ * completions. */
+#ifndef PF_MODEL_H
+#define PF_MODEL_H
+
+#include "base/pf_base.h"
+#include "data/pf_data.h"
+#include "prefopt/model.h"
+
+/* ---- the space of completions (space.c) */
+
+/* Checks the caller's space and copies it. ARGUMENT or VERSION. */
+int32_t pf_space_read(prefopt_space *own, const prefopt_space *space);
+
+/* Tokens a completion can go on after: all but eos. */
+static inline int64_t pf_space_alphabet(const prefopt_space *space)
+{
+    return space->eos < 0 ? space->vocab : space->vocab - 1;
+}
+
+/* log of the number of completions, also where the number itself overflows. */
+double pf_space_log_count(const prefopt_space *space);
+
+/* Each names the sequence and the token. Of sequence i of a checked view:
+ * its completion's tokens are below vocab; */
+int32_t pf_space_check_tokens(const prefopt_space *space, const prefopt_sequences *in, int64_t i);
+/* its completion is of the space, or empty; */
+int32_t pf_space_check_completion(const prefopt_space *space, const prefopt_sequences *in,
+                                  int64_t i);
+/* its completion can go on: shorter than the horizon and without eos. */
+int32_t pf_space_check_prefix(const prefopt_space *space, const prefopt_sequences *in, int64_t i);
+
+/* The completion of sequence i of a checked view. */
+static inline const int32_t *pf_completion(const prefopt_sequences *in, int64_t i, int64_t *len)
+{
+    *len = pf_sequence_len(in, i) - in->prompt_len[i];
+    return *len > 0 ? in->tokens + in->offsets[i] + in->prompt_len[i] : NULL;
+}
+
+/* ---- policy (policy.c) */
+
+struct prefopt_policy {
+    prefopt_context *context;
+    _Atomic int64_t references;
+    prefopt_policy_callbacks callbacks;
+    void *payload;
+    bool builtin;   /* its callbacks write the error text themselves */
+    bool has_space; /* space is known */
+    prefopt_space space;
+};
+
+/* A handle around callbacks of the library's own. space may be NULL. On failure the payload is
+ * still the caller's. */
+int32_t pf_policy_create(prefopt_policy **out, prefopt_context *context, const prefopt_space *space,
+                         const prefopt_policy_callbacks *callbacks, void *payload);
+prefopt_policy *pf_policy_retain(prefopt_policy *policy);
+
+/* An independent policy with a cloned payload. UNSUPPORTED without a clone callback. */
+int32_t pf_policy_clone(prefopt_policy **out, const prefopt_policy *policy);
+
+/* The calls behind the public ones, without their copy of the results: `in` was checked, and on
+ * failure the output arrays hold anything. Answers are checked. They leave the handle as it is, so
+ * that a frozen policy can be asked from many threads. n = 0 is fine. */
+int32_t pf_policy_logprobs(const prefopt_policy *policy, const prefopt_sequences *in,
+                           double *sequence_logp, double *token_logp);
+int32_t pf_policy_next_logprobs(const prefopt_policy *policy, const prefopt_sequences *in,
+                                double *next_logp);
+
+/* ---- shared by policy and reward (callbacks.c) */
+
+/* Status of a callback of the caller's own, as the library passes it on. owner: "policy". */
+int32_t pf_callback_status(int32_t status, const char *owner, const char *entry);
+
+/* Checks what a parameters callback answered. CALLBACK. */
+int32_t pf_parameters_check(const prefopt_parameters *parameters, const char *owner);
+void pf_parameters_zero_grad(const prefopt_parameters *parameters);
+
+/* NaN or an infinity among n gradients is NUMERIC and names array and index. */
+int32_t pf_gradients_check(const double *grad, int64_t n, const char *name);
+
+/* Gate helper: checks `in` and that out is there when n > 0. */
+#define PF_REQUIRE_FOR(in, array)                                                                  \
+    do {                                                                                           \
+        if ((in)->n > 0 && (array) == NULL)                                                        \
+            return pf_fail(PREFOPT_ERR_ARGUMENT, "%s: %s is NULL but in->n is %lld", __func__,     \
+                           #array, (long long)(in)->n);                                            \
+    } while (0)
+
+#endif
