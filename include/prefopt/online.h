@@ -92,11 +92,17 @@ PREFOPT_API int32_t prefopt_rank(prefopt_dataset **out, prefopt_reward *reward,
 PREFOPT_API int32_t prefopt_reward_annotate(prefopt_reward *reward, prefopt_dataset *dataset);
 
 /* Best of n, exactly, on an enumerated prompt: of n independent draws from p the one with the
- * highest score wins (among equal scores, p's own proportions). p = exp(logp), n_completions of
- * them, summing to 1. bon_logp[i]: log-probability of the winner; kl: KL(best of n || p); bound:
- * log n - (n-1)/n (Stiennon et al., arXiv 2009.01325; an upper bound: Beirami et al., arXiv
- * 2401.01879); expected_score: the winner's mean score. Each of the outputs may be NULL. Errors:
- * ARGUMENT, NUMERIC, MEMORY. Thread-safe. Since 0.1. */
+ * highest score wins; of several, the one drawn first, so p's own proportions. With F the mass
+ * below a score and m the mass at it, P(win at that score) = (F + m)^n - F^n.
+ * logp, score: n_completions each; exp(logp) must sum to 1 within 1e-9 and is taken renormalised; a
+ * score may be infinite. bon_logp (n_completions; may be logp or score itself): log-probability
+ * that each is the winner; kl: KL(best of n || p) in nats; bound: log n - (n-1)/n (Stiennon et al.,
+ * arXiv 2009.01325), which kl never exceeds (Beirami et al., arXiv 2401.01879) and reaches where
+ * many completions are equally likely and no two score alike; expected_score: the winner's mean
+ * score. Each output may be NULL. Right to about 12 digits for n up to 1e6 and probabilities
+ * far below the smallest double.
+ * Errors: ARGUMENT (n < 1, n_completions < 1, the sum), NUMERIC (NaN; logp = inf; both infinities
+ * in the mean score), MEMORY (from malloc: there is no context). Thread-safe. Since 0.1. */
 PREFOPT_API int32_t prefopt_best_of_n(int64_t n, int64_t n_completions, const double *logp,
                                       const double *score, double *bon_logp, double *kl,
                                       double *bound, double *expected_score);
