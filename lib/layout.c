@@ -29,6 +29,30 @@ static const entry entries[] = {
     FIELD(prefopt_context_options, log_payload)
 
     /* ---- loss */
+    STRUCT(prefopt_group_scores)
+    FIELD(prefopt_group_scores, struct_size)
+    FIELD(prefopt_group_scores, reserved)
+    FIELD(prefopt_group_scores, n_groups)
+    FIELD(prefopt_group_scores, group_size)
+    FIELD(prefopt_group_scores, reward)
+    FIELD(prefopt_group_scores, logp)
+    FIELD(prefopt_group_scores, ref_logp)
+    FIELD(prefopt_group_scores, old_logp)
+    STRUCT(prefopt_pg_loss)
+    FIELD(prefopt_pg_loss, struct_size)
+    FIELD(prefopt_pg_loss, reserved)
+    FIELD(prefopt_pg_loss, mean)
+    FIELD(prefopt_pg_loss, kl)
+    FIELD(prefopt_pg_loss, clip_fraction)
+    FIELD(prefopt_pg_loss, grad_logp)
+    STRUCT(prefopt_pg_options)
+    FIELD(prefopt_pg_options, struct_size)
+    FIELD(prefopt_pg_options, baseline)
+    FIELD(prefopt_pg_options, kl_placement)
+    FIELD(prefopt_pg_options, kl_estimator)
+    FIELD(prefopt_pg_options, beta)
+    FIELD(prefopt_pg_options, clip_low)
+    FIELD(prefopt_pg_options, clip_high)
 
     /* end of loss */
 

@@ -12,7 +12,8 @@ extern "C" {
 }
 #endif
 
-/* The rest of the room: KL divergences. */
+/* The rest of the room: KL divergences and policy gradients. */
 #include "kl.h"
+#include "policy_gradient.h"
 
 #endif
