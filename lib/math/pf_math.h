@@ -42,6 +42,12 @@ static inline double pf_log_add_exp(double a, double b)
 /* n >= 0. */
 double pf_log_sum_exp(int64_t n, const double *x);
 
+/* With z = scale * x[i] - shift: softplus[i] = softplus(-z) = -log sigma(z), and sigmoid[i] =
+ * sigma(-z), its derivative's negative. n of each, not overlapping. NaN gives NaN, infinities their
+ * limits (logistic.c). */
+void pf_logistic(int64_t n, const double *restrict x, double scale, double shift,
+                 double *restrict softplus, double *restrict sigmoid);
+
 /* A running sum with Neumaier's compensation: the error does not grow with the number of terms.
  * Infinite and NaN terms give what a plain sum gives. */
 typedef struct {
