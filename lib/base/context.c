@@ -5,6 +5,7 @@
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/mman.h>
 
 #include "base/pf_base.h"
 
@@ -27,11 +28,21 @@ int32_t prefopt_context_options_init(prefopt_context_options *options, uint32_t 
                           "prefopt_context_options");
 }
 
+/* Large blocks lie on huge pages where the system offers them: the first touch of 200 MB took
+ * 0.55 s in pages of 4 KiB and 0.01 s in huge ones, on a virtual machine. */
 static void *default_allocate(void *payload, uint64_t size, uint64_t alignment)
 {
     (void)payload;
+    const uint64_t huge = UINT64_C(2) << 20;
+    if (size >= 4 * huge && alignment < huge)
+        alignment = huge;
     uint64_t rounded = (size + alignment - 1) / alignment * alignment;
-    return rounded < size ? NULL : aligned_alloc(alignment, rounded);
+    void *pointer = rounded < size ? NULL : aligned_alloc(alignment, rounded);
+#ifdef MADV_HUGEPAGE
+    if (pointer != NULL && alignment == huge)
+        (void)madvise(pointer, rounded, MADV_HUGEPAGE);
+#endif
+    return pointer;
 }
 
 static void default_release(void *payload, void *pointer)
