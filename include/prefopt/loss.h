@@ -212,8 +212,9 @@ PREFOPT_API int32_t prefopt_loss_dpo(const prefopt_dpo_options *options,
 }
 #endif
 
-/* The rest of the room: KL divergences and policy gradients. */
+/* The rest of the room: KL divergences, policy gradients, log-probabilities from logits. */
 #include "kl.h"
+#include "logits.h"
 #include "policy_gradient.h"
 
 #endif
