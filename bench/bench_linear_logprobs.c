@@ -1,0 +1,188 @@
+/* prefopt_linear_logprobs forward and backward against the matrix products that cannot be avoided.
+ *
+ *     bench_linear_logprobs [ROWS WIDTH VOCAB [THREADS]]      2048 512 50304, all cores
+ *
+ * The products are one for the forward pass and three for the backward (the logits again, and the
+ * two gradients), as pf_sgemm does them on the same threads; so that each runs at full speed they
+ * are whole, with [ROWS, VOCAB] held. Medians of interleaved runs. For the peak memory of the
+ * kernels alone, the products run in a process of their own. */
+#define _GNU_SOURCE
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/resource.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "math/pf_gemm.h"
+#include "prefopt/prefopt.h"
+
+enum { RUNS = 7 };
+
+typedef struct {
+    int64_t rows, width, vocab;
+    prefopt_context *context;
+    float *hidden, *weight, *grad_hidden, *grad_weight, *logits;
+    int32_t *target;
+    double *logp, *grad_logp;
+} setting;
+
+static double now(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+static double peak_mb(void)
+{
+    struct rusage usage;
+    getrusage(RUSAGE_SELF, &usage);
+    return (double)usage.ru_maxrss / 1024;
+}
+
+static void need(int good, const char *what)
+{
+    if (good)
+        return;
+    fprintf(stderr, "%s: %s\n", what, prefopt_last_error());
+    exit(1);
+}
+
+static int compare(const void *a, const void *b)
+{
+    double x = *(const double *)a, y = *(const double *)b;
+    return (x > y) - (x < y);
+}
+
+static double median(double *x)
+{
+    qsort(x, RUNS, sizeof *x, compare);
+    return x[RUNS / 2];
+}
+
+static float *array(int64_t n, float scale, uint64_t seed)
+{
+    void *x = NULL;
+    need(posix_memalign(&x, (size_t)2 << 20, (size_t)n * sizeof(float)) == 0, "memory");
+    (void)madvise(x, (size_t)n * sizeof(float), MADV_HUGEPAGE);
+    for (int64_t i = 0; i < n; i++) {
+        seed = seed * UINT64_C(6364136223846793005) + UINT64_C(1442695040888963407);
+        ((float *)x)[i] = scale * ((float)(seed >> 40) * 0x1p-23f - 1);
+    }
+    return x;
+}
+
+static void kernels(setting *s, double *forward, double *backward)
+{
+    double start = now();
+    need(prefopt_linear_logprobs(s->context, s->rows, s->width, s->vocab, s->hidden, s->weight,
+                                 s->target, s->logp) == PREFOPT_OK,
+         "forward");
+    double middle = now();
+    need(prefopt_linear_logprobs_backward(s->context, s->rows, s->width, s->vocab, s->hidden,
+                                          s->weight, s->target, s->grad_logp, s->grad_hidden,
+                                          s->grad_weight) == PREFOPT_OK,
+         "backward");
+    *forward = middle - start;
+    *backward = now() - middle;
+}
+
+/* Seconds of each of the products. */
+static void products(setting *s, double *logits, double *grad_hidden, double *grad_weight)
+{
+    int64_t m = s->rows, n = s->vocab, k = s->width;
+    double a = now();
+    need(pf_sgemm(s->context, false, true, m, n, k, 1, s->hidden, k, s->weight, k, 0, s->logits,
+                  n) == PREFOPT_OK,
+         "product");
+    double b = now();
+    need(pf_sgemm(s->context, false, false, m, k, n, 1, s->logits, n, s->weight, k, 0,
+                  s->grad_hidden, k) == PREFOPT_OK,
+         "product");
+    double c = now();
+    need(pf_sgemm(s->context, true, false, n, k, m, 1, s->logits, n, s->hidden, k, 0,
+                  s->grad_weight, k) == PREFOPT_OK,
+         "product");
+    *logits = b - a;
+    *grad_hidden = c - b;
+    *grad_weight = now() - c;
+}
+
+static setting prepare(int64_t rows, int64_t width, int64_t vocab, int32_t threads)
+{
+    setting s = {.rows = rows, .width = width, .vocab = vocab};
+    prefopt_context_options options;
+    need(prefopt_context_options_init(&options, sizeof options) == PREFOPT_OK, "options");
+    options.threads = threads;
+    need(prefopt_context_create(&s.context, &options) == PREFOPT_OK, "context");
+    s.hidden = array(rows * width, 1, 1);
+    s.weight = array(vocab * width, 0.1f, 2);
+    s.grad_hidden = array(rows * width, 0, 3);
+    s.grad_weight = array(vocab * width, 0, 4);
+    s.target = malloc((size_t)rows * sizeof *s.target);
+    s.logp = malloc((size_t)rows * sizeof *s.logp);
+    s.grad_logp = malloc((size_t)rows * sizeof *s.grad_logp);
+    need(s.target != NULL && s.logp != NULL && s.grad_logp != NULL, "memory");
+    for (int64_t i = 0; i < rows; i++) {
+        s.target[i] = (int32_t)(i * 7919 % vocab);
+        s.grad_logp[i] = -1.0 / (double)rows;
+    }
+    return s;
+}
+
+static void measure_memory(int64_t rows, int64_t width, int64_t vocab, int32_t threads)
+{
+    fflush(stdout);
+    pid_t child = fork();
+    if (child == 0) {
+        setting s = prepare(rows, width, vocab, threads);
+        double arrays = peak_mb(), forward, backward;
+        kernels(&s, &forward, &backward);
+        printf("linear_logprobs.arrays_mb %.1f MB\n", arrays);
+        printf("linear_logprobs.peak_mb %.1f MB\n", peak_mb());
+        printf("linear_logprobs.logits_would_be_mb %.1f MB\n",
+               (double)rows * (double)vocab * sizeof(float) / 1048576);
+        fflush(stdout);
+        _exit(0);
+    }
+    int status = 1;
+    need(child > 0 && waitpid(child, &status, 0) == child && status == 0, "memory process");
+}
+
+int main(int argc, char **argv)
+{
+    int64_t rows = argc > 3 ? atoll(argv[1]) : 2048, width = argc > 3 ? atoll(argv[2]) : 512;
+    int64_t vocab = argc > 3 ? atoll(argv[3]) : 50304;
+    int32_t threads = argc > 4 ? atoi(argv[4]) : 0;
+    measure_memory(rows, width, vocab, threads);
+    setting s = prepare(rows, width, vocab, threads);
+    s.logits = array(rows * vocab, 0, 5);
+    double forward[RUNS], backward[RUNS], logits[RUNS], grad_hidden[RUNS], grad_weight[RUNS];
+    double unavoidable[RUNS], both[RUNS], f, b;
+    kernels(&s, &f, &b);
+    products(&s, &logits[0], &grad_hidden[0], &grad_weight[0]);
+    for (int i = 0; i < RUNS; i++) {
+        kernels(&s, &forward[i], &backward[i]);
+        products(&s, &logits[i], &grad_hidden[i], &grad_weight[i]);
+        both[i] = forward[i] + backward[i];
+        unavoidable[i] = 2 * logits[i] + grad_hidden[i] + grad_weight[i];
+    }
+    double flops = 2.0 * (double)rows * (double)width * (double)vocab;
+    double ours = median(both), theirs = median(unavoidable);
+    printf("linear_logprobs.threads %d threads\n", prefopt_context_threads(s.context));
+    printf("linear_logprobs.forward_s %.4f s\n", median(forward));
+    printf("linear_logprobs.backward_s %.4f s\n", median(backward));
+    printf("linear_logprobs.both_s %.4f s\n", ours);
+    printf("linear_logprobs.product_logits_s %.4f s\n", median(logits));
+    printf("linear_logprobs.product_grad_hidden_s %.4f s\n", median(grad_hidden));
+    printf("linear_logprobs.product_grad_weight_s %.4f s\n", median(grad_weight));
+    printf("linear_logprobs.products_s %.4f s\n", theirs);
+    printf("linear_logprobs.products_gflops %.1f GFLOP/s\n", 4 * flops / theirs * 1e-9);
+    printf("linear_logprobs.against_products %.3f times\n", ours / theirs);
+    prefopt_context_destroy(s.context);
+    return 0;
+}
