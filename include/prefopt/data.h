@@ -162,27 +162,34 @@ PREFOPT_API uint64_t prefopt_dataset_hash(const prefopt_dataset *dataset);
 
 /* ---------------------------------------------------------------- JSON Lines
  *
- * One JSON object a line, UTF-8; blank lines are skipped. Tokens are arrays of integers.
+ * One JSON object a line, UTF-8; blank lines are skipped. Tokens are arrays of integers, 0 to
+ * 2^31 - 1.
  *
  *     {"prompt":[7]}
  *     {"prompt":[7],"completion":[1,2]}                 or "completions":[[1,2],[3]]
  *     {"prompt":[7],"chosen":[1,2],"rejected":[3],"weight":1,"label":1,"margin":0}
- *     {"prompt":[7],"ranking":[[1,2],[3],[4]]}
+ *     {"prompt":[7],"ranking":[[1,2],[3],[4]]}          best first
  *
- * Optional everywhere: "weight"; on pairs "label", "margin"; an array a row with one number or null
- * a completion: "logps", "sampler_logps", "scores", "ref_logps" ("-Infinity" as a string). "prompt"
- * may be left out when it is empty. Other fields are kept and written back.
- */
+ * Optional everywhere: "weight"; on pairs "label", "margin"; and the columns "logps",
+ * "sampler_logps", "scores", "ref_logps", each an array with one number or null (unknown) a
+ * completion, or "-Infinity" as a string, but not in scores. "prompt" may be left out when it is
+ * empty. Other fields are kept (prefopt_row.extra) and written back after ours.
+ *
+ * Refused, rather than guessed at: fields twice in one object, text where tokens belong, fields of
+ * more than one kind of row in a line, "label" and "margin" outside pairs, and integers beyond 64
+ * bits. A byte order mark, CR LF and a missing last line end are fine. */
 
 /* Reads a file into a new dataset. On any bad line nothing is made, and the text says file, line,
- * field and what was expected. Errors: ARGUMENT, IO, FORMAT, MEMORY, UNSUPPORTED (built without
- * JSON). Since 0.1. */
+ * field, what was found and what was expected. The caller owns *out. Errors: ARGUMENT, IO, FORMAT,
+ * MEMORY, UNSUPPORTED (built without JSON). Thread-safe. Since 0.1. */
 PREFOPT_API int32_t prefopt_dataset_read_jsonl(prefopt_dataset **out, prefopt_context *context,
                                                const char *path);
 
-/* Writes all rows; reading them back gives the same dataset, bit for bit. The file appears whole or
- * not at all (written beside it, flushed to disk, renamed). Errors: ARGUMENT, IO, MEMORY,
- * UNSUPPORTED. Since 0.1. */
+/* Writes all rows; reading them back gives the same dataset, bit for bit (of columns where nothing
+ * is known, nothing). Defaults are left out. The file appears whole or not at all: it is written
+ * beside the old one, flushed to disk and renamed; so the path may be a link to a file, but no
+ * device or pipe. Errors: ARGUMENT, IO, MEMORY, UNSUPPORTED (built without JSON). Thread-safe while
+ * nobody appends. Since 0.1. */
 PREFOPT_API int32_t prefopt_dataset_write_jsonl(const prefopt_dataset *dataset, const char *path);
 
 #ifdef __cplusplus

@@ -1,6 +1,5 @@
 /* The fields of a line that are not ours: kept as the compact text of one JSON object. */
-#include "data/pf_dataset.h"
-#include "pf_config.h"
+#include "data/pf_jsonl.h"
 
 bool pf_is_row_field(const char *name)
 {
@@ -14,20 +13,9 @@ bool pf_is_row_field(const char *name)
 }
 
 #if PF_HAVE_JSON
-#include <jansson.h>
 
-static int32_t compact(prefopt_context *context, json_t *object, char **out, int64_t *n)
+int32_t pf_extra_dump(prefopt_context *context, const json_t *object, char **out, int64_t *n)
 {
-    if (!json_is_object(object))
-        return pf_fail(PREFOPT_ERR_FORMAT, "extra is no JSON object");
-    const char *key;
-    json_t *value;
-    json_object_foreach(object, key, value)
-    {
-        if (pf_is_row_field(key))
-            return pf_fail(PREFOPT_ERR_FORMAT,
-                           "extra has the field \"%s\", which belongs to the row itself", key);
-    }
     *out = NULL;
     *n = 0;
     if (json_object_size(object) == 0)
@@ -39,11 +27,26 @@ static int32_t compact(prefopt_context *context, json_t *object, char **out, int
         return PREFOPT_ERR_MEMORY;
     if (size == 0 || json_dumpb(object, text, size, flags) != size) {
         pf_free(context, text);
-        return pf_fail(PREFOPT_ERR_MEMORY, "no memory to write extra as text");
+        return pf_fail(PREFOPT_ERR_MEMORY, "no memory to write JSON as text");
     }
     text[size] = '\0';
     *out = text;
     *n = (int64_t)size;
+    return PREFOPT_OK;
+}
+
+static int32_t check(json_t *object)
+{
+    if (!json_is_object(object))
+        return pf_fail(PREFOPT_ERR_FORMAT, "extra is no JSON object");
+    const char *key;
+    json_t *value;
+    json_object_foreach(object, key, value)
+    {
+        if (pf_is_row_field(key))
+            return pf_fail(PREFOPT_ERR_FORMAT,
+                           "extra has the field \"%s\", which belongs to the row itself", key);
+    }
     return PREFOPT_OK;
 }
 
@@ -55,7 +58,9 @@ int32_t pf_extra_compact(prefopt_context *context, const char *text, char **out,
         return pf_fail(PREFOPT_ERR_MEMORY, "no memory to read extra");
     if (object == NULL)
         return pf_fail(PREFOPT_ERR_FORMAT, "extra is no JSON object: %s", error.text);
-    int32_t status = compact(context, object, out, n);
+    int32_t status = check(object);
+    if (status == PREFOPT_OK)
+        status = pf_extra_dump(context, object, out, n);
     json_decref(object);
     return status;
 }
