@@ -216,5 +216,6 @@ PREFOPT_API int32_t prefopt_loss_dpo(const prefopt_dpo_options *options,
 #include "kl.h"
 #include "logits.h"
 #include "policy_gradient.h"
+#include "ppo.h"
 
 #endif

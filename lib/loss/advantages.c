@@ -8,9 +8,6 @@
 #include "loss/pf_arrays.h"
 #include "loss/pf_pg_groups.h"
 
-/* Of a reward: sums over a group stay in range. */
-#define LARGEST 1e280
-
 /* R_i. */
 static double shaped(const pf_pg_rule *rule, const prefopt_group_scores *in, int64_t i)
 {
@@ -109,10 +106,11 @@ int32_t prefopt_advantages(const prefopt_pg_options *options, const prefopt_grou
     for (int64_t i = 0; i < total; i++) {
         double r = shaped(&rule, &own, i);
         bool uncovered = in_reward && own.ref_logp[i] == -INFINITY && r == -INFINITY;
-        if (!(fabs(r) <= LARGEST) && !uncovered)
+        if (!(fabs(r) <= PF_LARGEST_REWARD) && !uncovered)
             return pf_fail(PREFOPT_ERR_NUMERIC,
                            "%s: reward[%lld]%s is %g, expected a magnitude of at most %g", __func__,
-                           (long long)i, in_reward ? " - beta (logp - ref_logp)" : "", r, LARGEST);
+                           (long long)i, in_reward ? " - beta (logp - ref_logp)" : "", r,
+                           PF_LARGEST_REWARD);
     }
 
     for (int64_t i = 0; i < total; i++)

@@ -7,6 +7,9 @@
 #include "base/pf_base.h"
 #include "prefopt/policy_gradient.h"
 
+/* Of a reward or value: sums over a sequence or group stay in range. */
+#define PF_LARGEST_REWARD 1e280
+
 /* The options of either that concern one element. */
 typedef struct {
     int32_t kl_placement, kl_estimator;
