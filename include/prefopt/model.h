@@ -194,94 +194,114 @@ PREFOPT_API int32_t prefopt_space_count(const prefopt_space *space, int64_t *cou
 
 /* ---------------------------------------------------------------- reference */
 
-/* A frozen snapshot: later changes of the policy do not reach it.
+/* A frozen snapshot: later changes of the policy do not reach it. (A large policy may share its
+ * weights with it until it is asked for its parameters.) The caller owns *out.
  * Errors: ARGUMENT, UNSUPPORTED (no clone), MEMORY, CALLBACK. Since 0.1. */
 PREFOPT_API int32_t prefopt_reference_freeze(prefopt_reference **out, const prefopt_policy *policy);
 
-/* Equal probability for every completion of the space. Errors: ARGUMENT, MEMORY, UNSUPPORTED,
- * VERSION. Since 0.1. */
+/* Equal probability for every completion of the space, after any prompt: -log(number of
+ * completions), also where the number does not fit an integer. Sequences whose completion is not of
+ * the space are ARGUMENT. The caller owns *out. Errors: ARGUMENT, MEMORY, VERSION. Thread-safe.
+ * Since 0.1. */
 PREFOPT_API int32_t prefopt_reference_create_uniform(prefopt_reference **out,
                                                      prefopt_context *context,
                                                      const prefopt_space *space);
 
-/* Fixed log-probabilities (n, also -INFINITY) of listed sequences, copied; any other sequence is
- * ARGUMENT. Errors: ARGUMENT (also one sequence with two values), NUMERIC (NaN, > 0), MEMORY,
- * VERSION. Since 0.1. */
+/* Fixed log-probabilities (n, also -INFINITY; 0 for an empty completion) of listed sequences,
+ * copied; any other sequence is ARGUMENT. Repeats are fine when they agree. The caller owns *out.
+ * Errors: ARGUMENT (also one sequence with two values), NUMERIC (NaN, above 0), MEMORY, VERSION.
+ * Thread-safe. Since 0.1. */
 PREFOPT_API int32_t prefopt_reference_create_fixed(prefopt_reference **out,
                                                    prefopt_context *context,
                                                    const prefopt_sequences *in,
                                                    const double *sequence_logp);
 
 /* The ref_logp column of a dataset (copied): answers for the sequences of that dataset alone,
- * checked token by token. Errors: ARGUMENT, STATE (the column is not complete; names the row),
- * MEMORY. Since 0.1. */
+ * checked token by token. The caller owns *out. Errors: ARGUMENT (also one sequence with two
+ * values), STATE (the column is not complete; names the row; empty completions need none), NUMERIC
+ * (above 0), MEMORY. Since 0.1. */
 PREFOPT_API int32_t prefopt_reference_from_dataset(prefopt_reference **out,
                                                    const prefopt_dataset *dataset);
 
-/* NULL is fine. Since 0.1. */
+/* Gives up the caller's reference to the handle; NULL is fine. Since 0.1. */
 PREFOPT_API void prefopt_reference_destroy(prefopt_reference *reference);
 
-/* sequence_logp: n. Errors: ARGUMENT, CALLBACK, NUMERIC, VERSION. Since 0.1. */
+/* sequence_logp: n, as prefopt_policy_logprobs. May be called at once from many threads (the
+ * snapshot of a custom policy: if its logprobs callback may). Errors: ARGUMENT (names the
+ * sequence), CALLBACK, NUMERIC, MEMORY, VERSION. Since 0.1. */
 PREFOPT_API int32_t prefopt_reference_logprobs(const prefopt_reference *reference,
                                                const prefopt_sequences *in, double *sequence_logp);
 
-/* Fills the dataset's ref_logp column. Errors: as above, MEMORY. Since 0.1. */
+/* Fills the dataset's ref_logp column. Errors: as above. Since 0.1. */
 PREFOPT_API int32_t prefopt_reference_annotate(const prefopt_reference *reference,
                                                prefopt_dataset *dataset);
 
 /* ---------------------------------------------------------------- reward model */
 
-/* As prefopt_policy_callbacks. score: n numbers, finite. */
+/* As prefopt_policy_callbacks. score: n numbers, finite, or -INFINITY for what should never be
+ * chosen. */
 typedef struct prefopt_reward_callbacks {
-    uint32_t struct_size, reserved;
+    uint32_t struct_size, reserved; /* reserved: 0 */
     /* Required. */
     int32_t (*scores)(void *payload, const prefopt_sequences *in, double *score);
-    /* May be NULL: the reward cannot be trained. */
+    /* May be NULL: the reward cannot be trained. Adds sum_i grad_score[i] * d score[i] /
+     * d parameters to the gradient. */
     int32_t (*backward)(void *payload, const prefopt_sequences *in, const double *grad_score);
     /* May be NULL when backward is. */
     int32_t (*parameters)(void *payload, prefopt_parameters *out);
-    /* May be NULL. */
+    /* May be NULL: nothing to release. */
     void (*destroy)(void *payload);
     /* May be NULL. */
     int32_t (*updated)(void *payload);
 } prefopt_reward_callbacks;
 
-/* A reward of the caller's own. Errors: ARGUMENT, MEMORY, VERSION. Since 0.1. */
+/* A reward of the caller's own: callbacks are copied, payload is passed to each. On failure destroy
+ * is not called. The caller owns *out. Errors: ARGUMENT (names the missing entry), MEMORY, VERSION.
+ * Thread-safe. Since 0.1. */
 PREFOPT_API int32_t prefopt_reward_create_custom(prefopt_reward **out, prefopt_context *context,
                                                  const prefopt_reward_callbacks *callbacks,
                                                  void *payload);
 
 /* One number for each distinct sequence of `in` (repeats are one), starting at 0; parameters are in
- * the order of first appearance. Any other sequence is ARGUMENT. Errors: ARGUMENT, MEMORY, VERSION.
- * Since 0.1. */
+ * the order of first appearance, doubles. Any other sequence is ARGUMENT. The caller owns *out.
+ * Errors: ARGUMENT, MEMORY, VERSION. Thread-safe. Since 0.1. */
 PREFOPT_API int32_t prefopt_reward_create_tabular(prefopt_reward **out, prefopt_context *context,
                                                   const prefopt_sequences *in);
 
-/* r(x, y) = theta . phi(x, y) for listed sequences. features: [in->n, n_features], copied. Starts
- * at theta = 0. Errors: ARGUMENT (also one sequence with two feature rows), NUMERIC, MEMORY,
- * VERSION. Since 0.1. */
+/* r(x, y) = theta . phi(x, y) for listed sequences; any other is ARGUMENT. n_features >= 1.
+ * features: [in->n, n_features], finite, copied. Starts at theta = 0. Parameters: theta, doubles.
+ * The caller owns *out. Errors: ARGUMENT (also one sequence with two feature rows), NUMERIC,
+ * MEMORY, VERSION. Thread-safe. Since 0.1. */
 PREFOPT_API int32_t prefopt_reward_create_linear(prefopt_reward **out, prefopt_context *context,
                                                  const prefopt_sequences *in, int64_t n_features,
                                                  const double *features);
 
-/* DPO's own reward, r(x, y) = beta * log pi(y | x) / pi_ref(y | x). Keeps both handles; training it
- * trains the policy. Errors: ARGUMENT, MEMORY. Since 0.1. */
+/* DPO's own reward, r(x, y) = beta * log pi(y | x) / pi_ref(y | x), beta > 0. Keeps both handles;
+ * training it trains the policy. The score is -INFINITY where the policy has probability 0, and
+ * NUMERIC where the reference has. The caller owns *out. Errors: ARGUMENT, NUMERIC (beta is NaN),
+ * MEMORY. Since 0.1. */
 PREFOPT_API int32_t prefopt_reward_create_implicit(prefopt_reward **out, prefopt_policy *policy,
                                                    prefopt_reference *reference, double beta);
 
-/* The local reward of lecture equation 22.6, r(x, y) = sum_h log pi(a_h | s_h). Keeps the policy.
- * Errors: ARGUMENT, MEMORY. Since 0.1. */
+/* The local reward of lecture equation 22.6, r(x, y) = sum_h log pi(a_h | s_h): the policy's own
+ * log-probability, without a reference. Keeps the policy; training it trains the policy. The caller
+ * owns *out. Errors: ARGUMENT, MEMORY. Since 0.1. */
 PREFOPT_API int32_t prefopt_reward_create_local(prefopt_reward **out, prefopt_policy *policy);
 
-/* NULL is fine. Since 0.1. */
+/* Gives up the caller's reference; NULL is fine. Since 0.1. */
 PREFOPT_API void prefopt_reward_destroy(prefopt_reward *reward);
 
-/* score: n. Errors: ARGUMENT, NUMERIC, CALLBACK, VERSION. Since 0.1. */
+/* score: n, each finite or -INFINITY (custom rewards and those of a policy that says "never").
+ * Errors: ARGUMENT (names the sequence), NUMERIC, CALLBACK, MEMORY, VERSION. Since 0.1. */
 PREFOPT_API int32_t prefopt_reward_scores(prefopt_reward *reward, const prefopt_sequences *in,
                                           double *score);
-/* grad_score: n. Errors: as above, and UNSUPPORTED. Since 0.1. */
+
+/* Adds sum_i grad_score[i] * d score[i] / d parameters to the gradient. grad_score: n, finite.
+ * Errors: as above, and UNSUPPORTED (it cannot be trained). Since 0.1. */
 PREFOPT_API int32_t prefopt_reward_backward(prefopt_reward *reward, const prefopt_sequences *in,
                                             const double *grad_score);
+
+/* As the calls of the same name on a policy. Since 0.1. */
 PREFOPT_API int32_t prefopt_reward_parameters(prefopt_reward *reward, prefopt_parameters *out);
 PREFOPT_API int32_t prefopt_reward_updated(prefopt_reward *reward);
 PREFOPT_API int32_t prefopt_reward_zero_grad(prefopt_reward *reward);

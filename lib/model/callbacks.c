@@ -1,4 +1,4 @@
-/* What the gates of policy and reward share: callback statuses, parameters, gradients. */
+/* What the gates of policy and reward share: callback statuses, parameters, gradients, features. */
 #include <math.h>
 
 #include "model/pf_model.h"
@@ -44,5 +44,25 @@ int32_t pf_gradients_check(const double *grad, int64_t n, const char *name)
         if (!isfinite(grad[i]))
             return pf_fail(PREFOPT_ERR_NUMERIC, "%s[%lld] is %g, expected a finite number", name,
                            (long long)i, grad[i]);
+    return PREFOPT_OK;
+}
+
+int32_t pf_features_check(const prefopt_sequences *in, int64_t n_features, const double *features)
+{
+    int64_t total;
+    if (n_features < 1)
+        return pf_fail(PREFOPT_ERR_ARGUMENT, "n_features is %lld, expected at least 1",
+                       (long long)n_features);
+    if (!pf_mul(in->n, n_features, &total))
+        return pf_fail(PREFOPT_ERR_MEMORY, "features: a size overflows: %lld rows of %lld",
+                       (long long)in->n, (long long)n_features);
+    if (in->n > 0 && features == NULL)
+        return pf_fail(PREFOPT_ERR_ARGUMENT, "features is NULL but in->n is %lld",
+                       (long long)in->n);
+    for (int64_t k = 0; k < total; k++)
+        if (!isfinite(features[k]))
+            return pf_fail(PREFOPT_ERR_NUMERIC,
+                           "features[%lld, %lld] is %g, expected a finite number",
+                           (long long)(k / n_features), (long long)(k % n_features), features[k]);
     return PREFOPT_OK;
 }

@@ -78,6 +78,9 @@ void pf_parameters_zero_grad(const prefopt_parameters *parameters);
 /* NaN or an infinity among n gradients is NUMERIC and names array and index. */
 int32_t pf_gradients_check(const double *grad, int64_t n, const char *name);
 
+/* Checks features [in->n, n_features] of a checked view. ARGUMENT, NUMERIC, MEMORY (overflow). */
+int32_t pf_features_check(const prefopt_sequences *in, int64_t n_features, const double *features);
+
 /* Gate helper: checks `in` and that out is there when n > 0. */
 #define PF_REQUIRE_FOR(in, array)                                                                  \
     do {                                                                                           \

@@ -53,18 +53,28 @@ static inline prefopt_space space_of(int64_t vocab, int64_t horizon, int32_t eos
         .struct_size = sizeof(prefopt_space), .eos = eos, .vocab = vocab, .horizon = horizon};
 }
 
-/* Adds every completion of the space after this prompt, in lexicographic order. so_far: room for
- * horizon tokens, len of them set. */
-static inline void list_add_all(list *l, const prefopt_space *space, const int32_t *prompt,
-                                int64_t prompt_len, int32_t *so_far, int64_t len)
+/* Not inlined: unrolled, the recursion looks endless to gcc's bounds check. */
+__attribute__((noinline, unused)) static void list_add_below(list *l, const prefopt_space *space,
+                                                             const int32_t *prompt,
+                                                             int64_t prompt_len, int32_t *so_far,
+                                                             int64_t len)
 {
     for (int32_t token = 0; token < space->vocab; token++) {
         so_far[len] = token;
         if (token == space->eos || len + 1 == space->horizon)
             list_add(l, prompt, prompt_len, so_far, len + 1);
         else
-            list_add_all(l, space, prompt, prompt_len, so_far, len + 1);
+            list_add_below(l, space, prompt, prompt_len, so_far, len + 1);
     }
+}
+
+/* Adds every completion of the space after this prompt, in lexicographic order. */
+static inline void list_add_all(list *l, const prefopt_space *space, const int32_t *prompt,
+                                int64_t prompt_len)
+{
+    int32_t *so_far = calloc((size_t)space->horizon, sizeof *so_far);
+    list_add_below(l, space, prompt, prompt_len, so_far, 0);
+    free(so_far);
 }
 
 /* Central differences of sum of grad[i] * logp[i] over sequences of positive probability, for every

@@ -26,7 +26,6 @@ START_TEST(probabilities_sum_to_one)
         prefopt_space space = space_of(spaces[s].vocab, spaces[s].horizon, spaces[s].eos), own;
         prefopt_policy *policy;
         int64_t count;
-        int32_t so_far[8];
         OK(prefopt_policy_create_tabular(&policy, context, &space, &prompts.view));
         randomise(policy, (uint64_t)s, 2);
         OK(prefopt_space_count(&space, &count));
@@ -36,7 +35,7 @@ START_TEST(probabilities_sum_to_one)
         ck_assert_int_eq(own.eos, space.eos);
         for (int p = 0; p < 2; p++) {
             list all = list_new();
-            list_add_all(&all, &space, p ? prompt_b : prompt_a, 1 + p, so_far, 0);
+            list_add_all(&all, &space, p ? prompt_b : prompt_a, 1 + p);
             ck_assert_int_eq(all.view.n, count);
             double *logp = calloc((size_t)count, sizeof *logp);
             double *token = calloc((size_t)all.offsets[count], sizeof *token);
@@ -104,13 +103,12 @@ START_TEST(gradients_are_central_differences)
     for (int s = 0; s < N_SPACES; s++) {
         prefopt_space space = space_of(spaces[s].vocab, spaces[s].horizon, spaces[s].eos);
         prefopt_policy *policy;
-        int32_t so_far[8];
         double grad[200];
         list all = list_new();
         OK(prefopt_policy_create_tabular(&policy, context, &space, &prompts.view));
         randomise(policy, 17 + (uint64_t)s, 1);
-        list_add_all(&all, &space, prompt_a, 1, so_far, 0);
-        list_add_all(&all, &space, prompt_b, 2, so_far, 0);
+        list_add_all(&all, &space, prompt_a, 1);
+        list_add_all(&all, &space, prompt_b, 2);
         list_add(&all, prompt_b, 2, NULL, 0); /* an empty completion adds nothing */
         OK(prefopt_random_normal(3, (uint64_t)s, 0, all.view.n, grad));
         grad[0] = 0;
@@ -163,10 +161,9 @@ START_TEST(masked_tokens)
     prefopt_space space = space_of(3, 2, -1);
     prefopt_policy *policy;
     prefopt_parameters p = {.struct_size = sizeof p};
-    int32_t so_far[2];
     double logp[9], grad[9];
     list all = list_new();
-    list_add_all(&all, &space, NULL, 0, so_far, 0);
+    list_add_all(&all, &space, NULL, 0);
     OK(prefopt_policy_create_tabular(&policy, context, &space, NULL));
     randomise(policy, 4, 1);
     OK(prefopt_policy_parameters(policy, &p));
@@ -206,11 +203,10 @@ START_TEST(given_logprobs_come_back)
         for (int zeros = 0; zeros < 3; zeros++) {
             prefopt_space space = space_of(spaces[s].vocab, spaces[s].horizon, spaces[s].eos);
             prefopt_policy *policy;
-            int32_t so_far[8];
             double given[200], logp[200];
             list all = list_new(), other = list_new();
-            list_add_all(&all, &space, prompt_b, 2, so_far, 0);
-            list_add_all(&other, &space, prompt_a, 1, so_far, 0);
+            list_add_all(&all, &space, prompt_b, 2);
+            list_add_all(&other, &space, prompt_a, 1);
             OK(prefopt_policy_create_tabular(&policy, context, &space, &prompts.view));
             randomise(policy, 40, 1);
             int64_t n = all.view.n;

@@ -1,0 +1,24 @@
+/* The reward handle behind its dispatch table. */
+#ifndef PF_REWARD_H
+#define PF_REWARD_H
+
+#include "model/pf_model.h"
+
+struct prefopt_reward {
+    prefopt_context *context;
+    _Atomic int64_t references;
+    prefopt_reward_callbacks callbacks;
+    void *payload;
+    bool builtin; /* its callbacks write the error text themselves */
+};
+
+/* A handle around callbacks of the library's own. On failure the payload is still the caller's. */
+int32_t pf_reward_create(prefopt_reward **out, prefopt_context *context,
+                         const prefopt_reward_callbacks *callbacks, void *payload);
+prefopt_reward *pf_reward_retain(prefopt_reward *reward);
+
+/* prefopt_reward_scores without its copy of the results: `in` was checked, and on failure the array
+ * holds anything. */
+int32_t pf_reward_scores(const prefopt_reward *reward, const prefopt_sequences *in, double *score);
+
+#endif
