@@ -208,6 +208,120 @@ PREFOPT_API int32_t prefopt_dpo_options_init(prefopt_dpo_options *options, uint3
 PREFOPT_API int32_t prefopt_loss_dpo(const prefopt_dpo_options *options,
                                      const prefopt_pair_scores *in, prefopt_pair_loss *out);
 
+/* ---------------------------------------------------------------- unpaired examples: KTO */
+
+/* n single completions, each known as desirable or not. Arrays are borrowed. */
+typedef struct prefopt_kto_scores {
+    uint32_t struct_size, reserved;
+    int64_t n;
+    const double *logp;       /* n: policy log-probabilities, finite or -INFINITY */
+    const double *ref_logp;   /* n: the reference's; NULL: 0 */
+    const int32_t *desirable; /* n: 1 desirable, 0 undesirable */
+    const double *weight;     /* n, finite and >= 0; NULL: 1 */
+} prefopt_kto_scores;
+
+typedef struct prefopt_kto_options {
+    uint32_t struct_size;
+    uint32_t reserved;
+    double beta;               /* finite, > 0; default 0.1 */
+    double kl;                 /* z0, an estimate of KL(policy || reference), finite, >= 0;
+                                  default 0 */
+    double lambda_desirable;   /* finite, >= 0; default 1 */
+    double lambda_undesirable; /* finite, >= 0; default 1 */
+} prefopt_kto_options;
+
+/* As prefopt_pair_loss, with one gradient. */
+typedef struct prefopt_kto_loss {
+    uint32_t struct_size, reserved;
+    double mean;       /* out: sum(weight * each) / sum(weight) */
+    double *each;      /* n, or NULL */
+    double *grad_logp; /* n, or NULL: d mean / d logp */
+} prefopt_kto_loss;
+
+/* Fills options with the defaults. Errors: ARGUMENT (NULL), VERSION. Since 0.1. */
+PREFOPT_API int32_t prefopt_kto_options_init(prefopt_kto_options *options, uint32_t struct_size);
+
+/* KTO (arXiv 2402.01306, eq. 8): with u = logp - ref_logp and z0 = kl,
+ *
+ *     desirable:   lambda_desirable   (1 - sigma(beta (u - z0)))
+ *     undesirable: lambda_undesirable (1 - sigma(beta (z0 - u)))
+ *
+ * z0 is the caller's, a constant: no gradient flows through it. The paper estimates it on
+ * mismatched completions and cuts it off at 0.
+ *
+ * options NULL: defaults. Corners as in prefopt_pair_loss: both log-probabilities -INFINITY at
+ * positive weight is NUMERIC.
+ * Errors: ARGUMENT, NUMERIC, VERSION. Since 0.1. */
+PREFOPT_API int32_t prefopt_loss_kto(const prefopt_kto_options *options,
+                                     const prefopt_kto_scores *in, prefopt_kto_loss *out);
+
+/* ---------------------------------------------------------------- rankings: Plackett-Luce */
+
+/* n rankings laid end to end: ranking i has the items offsets[i] .. offsets[i+1] - 1, best first.
+ * Arrays are borrowed. */
+typedef struct prefopt_ranking_scores {
+    uint32_t struct_size, reserved;
+    int64_t n;
+    const int64_t *offsets;  /* n + 1, from 0, not descending; not NULL even when n = 0 */
+    const double *score;     /* offsets[n]: rewards or policy log-probabilities, finite or
+                                -INFINITY */
+    const double *ref_logp;  /* offsets[n]: reference log-probabilities; NULL: 0 */
+    const double *weight;    /* n, finite and >= 0; NULL: 1 */
+    const int64_t *n_ranked; /* n, 0 to the number of items: only so many are ranked, the others are
+                                behind them in no order; NULL: all are ranked */
+} prefopt_ranking_scores;
+
+typedef struct prefopt_pl_options {
+    uint32_t struct_size;
+    uint32_t reserved;
+    double beta; /* finite, > 0; default 1 */
+} prefopt_pl_options;
+
+/* As prefopt_pair_loss, one loss a ranking and one gradient an item; grad_score does not overlap
+ * the inputs. */
+typedef struct prefopt_ranking_loss {
+    uint32_t struct_size, reserved;
+    double mean;        /* out: sum(weight * each) / sum(weight) */
+    double *each;       /* n, or NULL */
+    double *grad_score; /* offsets[n], or NULL: d mean / d score */
+} prefopt_ranking_loss;
+
+/* Fills options with the defaults. Errors: ARGUMENT (NULL), VERSION. Since 0.1. */
+PREFOPT_API int32_t prefopt_pl_options_init(prefopt_pl_options *options, uint32_t struct_size);
+
+/* Plackett-Luce (Plackett 1975; as a DPO loss, arXiv 2305.18290 appendix A.3): the best is chosen
+ * among all, the next among the rest, and so on. With s_j = beta (score_j - ref_logp_j) a ranking
+ * of k items of which the first m are ranked has the loss
+ *
+ *     -sum over i < m of [ s_i - log(sum over j >= i of exp(s_j)) ]
+ *
+ * For k = 2 it is Bradley-Terry (or DPO). Rankings of fewer than two items have loss 0.
+ *
+ * options NULL: defaults. A stage at which everything left has s = -INFINITY, or two things
+ * +INFINITY, has no value: NUMERIC names the ranking, unless its weight is 0.
+ * Errors: ARGUMENT, NUMERIC, VERSION. Since 0.1. */
+PREFOPT_API int32_t prefopt_loss_plackett_luce(const prefopt_pl_options *options,
+                                               const prefopt_ranking_scores *in,
+                                               prefopt_ranking_loss *out);
+
+/* ---------------------------------------------------------------- the optimum of J */
+
+/* The soft-optimal policy: the maximiser of J(pi) = E_pi[reward] - beta KL(pi || pi_ref) over the n
+ * completions of one prompt (lecture 22.1; its equation prints the KL with a plus, a slip):
+ *
+ *     log pi(y) = ref_logp(y) + reward(y) / beta - log Z,
+ *     log Z = log(sum over y of exp(ref_logp(y) + reward(y) / beta)),
+ *     max J = beta log Z   (for a normalised ref_logp)
+ *
+ * ref_logp: n, finite or -INFINITY, which stays -INFINITY whatever the reward: the reverse KL puts
+ * no mass where the reference has none. reward: n, finite or -INFINITY (never). beta: finite, > 0.
+ * logp: n, out; may be ref_logp or reward itself. log_partition: out, log Z, or NULL. n = 0: log Z
+ * is -INFINITY.
+ * Errors: ARGUMENT; NUMERIC (a value of the arrays, or no completion has a finite ref_logp and
+ * reward). Since 0.1. */
+PREFOPT_API int32_t prefopt_soft_optimal(int64_t n, const double *ref_logp, const double *reward,
+                                         double beta, double *logp, double *log_partition);
+
 #ifdef __cplusplus
 }
 #endif

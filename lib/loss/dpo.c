@@ -267,9 +267,10 @@ int32_t prefopt_loss_dpo(const prefopt_dpo_options *options, const prefopt_pair_
 
     int64_t n = pairs.in.n;
     chunk k;
-    /* Losses without a value come from infinite scores, and from scores of a divergence that
+    /* Losses without a value come from infinite scores, and from products and divergences that
      * overflow: those alone are worth a pass ahead of the one that writes. */
-    bool sure = pairs.moderate && o.divergence == PREFOPT_DIVERGENCE_REVERSE_KL;
+    bool sure =
+        pairs.moderate && o.beta <= PF_MODERATE && o.divergence == PREFOPT_DIVERGENCE_REVERSE_KL;
     for (int64_t first = 0; !sure && first < n; first += PF_CHUNK) {
         int64_t many = n - first < PF_CHUNK ? n - first : PF_CHUNK;
         evaluate(&o, variant, &pairs, first, many, &k);

@@ -3,14 +3,11 @@
 
 #include "loss/pf_loss.h"
 
-/* Above this a difference or a square might overflow; below it none can. */
-static const double MODERATE = 1e100;
-
 static bool all_moderate(int64_t n, const double *x)
 {
     int64_t beyond = 0;
     for (int64_t i = 0; i < n; i++)
-        beyond |= fabs(x[i]) <= MODERATE ? 0 : 1;
+        beyond |= fabs(x[i]) <= PF_MODERATE ? 0 : 1;
     return beyond == 0;
 }
 

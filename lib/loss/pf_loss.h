@@ -11,6 +11,9 @@
  * small, so that a chunk's temporaries stay in the first-level cache. */
 enum { PF_CHUNK = 256 };
 
+/* Differences, products and squares of numbers up to this do not overflow. */
+#define PF_MODERATE 1e100
+
 /* What a variant makes use of. The first group are arrays of prefopt_pair_scores, the second
  * fields of prefopt_dpo_options. */
 enum {
@@ -35,7 +38,7 @@ typedef struct {
     prefopt_pair_loss *callers; /* where the results go */
     const char *variant;
     double total_weight;
-    /* Every score, weight and margin is finite and below 1e100: no difference of theirs is NaN. */
+    /* Every score, weight and margin is at most PF_MODERATE: no difference of theirs is NaN. */
     bool moderate;
 } pf_pairs;
 
@@ -70,7 +73,7 @@ void pf_pairs_write_chunk(const pf_pairs *pairs, int64_t first, int64_t n, const
 void pf_pairs_write_mean(const pf_pairs *pairs, const pf_sum *sum, double grad_log_tie);
 
 /* Scans for NaN and +INFINITY (and -INFINITY unless `never_is_legal`), NUMERIC naming the array
- * and index; *moderate becomes false when some |x| is above 1e100. x NULL: fine. */
+ * and index; *moderate becomes false when some |x| is above PF_MODERATE. x NULL: fine. */
 int32_t pf_check_values(const char *name, int64_t n, const double *x, bool never_is_legal,
                         bool *moderate);
 
