@@ -122,6 +122,42 @@ START_TEST(log_of_sums)
 }
 END_TEST
 
+/* The array form: the grid, 1e5 points of (-50, 50), and the places where it switches. */
+START_TEST(arrays_of_logistic_terms)
+{
+    double softplus[8], sigmoid[8], sevens[7], out[2][7];
+    int64_t n = grid(points);
+    for (int64_t i = 0; i < 100000 + n; i++) {
+        double x = i < n ? points[i] : 100 * (pf_uniform(1, 1, (uint64_t)i) - 0.5);
+        long double e = expl(-fabsl(x));
+        pf_logistic(1, &x, 1, 0, softplus, sigmoid);
+        WITHIN(softplus[0], (x < 0 ? -(long double)x : 0) + log1pl(e), 3);
+        WITHIN(sigmoid[0], (x > 0 ? e : 1) / (1 + e), 3);
+    }
+    const double ends[8] = {0, INFINITY, -INFINITY, NAN, 1e308, -1e308, 745, 1400.5};
+    pf_logistic(8, ends, 1, 0, softplus, sigmoid);
+    for (int i = 0; i < 8; i++) {
+        double x = ends[i];
+        if (isnan(x)) {
+            ck_assert(isnan(softplus[i]) && isnan(sigmoid[i]));
+            continue;
+        }
+        WITHIN(softplus[i], (long double)pf_softplus(-x), 1);
+        WITHIN(sigmoid[i], (long double)pf_sigmoid(-x), 1);
+    }
+    /* Scale and shift; a value does not depend on its place in the array. */
+    for (int i = 0; i < 7; i++)
+        sevens[i] = 1.75;
+    pf_logistic(7, sevens, -2, 0.25, out[0], out[1]);
+    for (int i = 0; i < 7; i++) {
+        double x = -2 * 1.75 - 0.25;
+        WITHIN(out[0][i], (long double)pf_softplus(-x), 3);
+        WITHIN(out[1][i], (long double)pf_sigmoid(-x), 3);
+        ck_assert(out[0][i] == out[0][0] && out[1][i] == out[1][0]);
+    }
+}
+END_TEST
+
 START_TEST(compensated_sum)
 {
     pf_sum s = {0, 0};
@@ -139,4 +175,4 @@ START_TEST(compensated_sum)
 END_TEST
 
 TEST_MAIN("scalar", against_long_double, known_values, infinities_and_nan, log_of_sums,
-          compensated_sum)
+          arrays_of_logistic_terms, compensated_sum)
