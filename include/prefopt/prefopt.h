@@ -8,5 +8,6 @@
 #include "data.h"
 #include "model.h"
 #include "online.h"
+#include "strengths.h"
 
 #endif

@@ -87,7 +87,9 @@ typedef struct prefopt_strengths_summary {
     double log_likelihood; /* without combinatorial constants, without the prior */
     double log_tie;        /* NaN without a tie model */
     double log_tie_std_error;
-    double grad_norm;
+    double grad_norm;             /* of the (penalised) mean log-likelihood */
+    int64_t replicates;           /* BOOTSTRAP: refits behind the standard errors; else 0 */
+    int64_t replicates_unbounded; /* BOOTSTRAP: left out, as they have no finite optimum */
 } prefopt_strengths_summary;
 
 /* Errors: ARGUMENT, VERSION. Since 0.1. */
