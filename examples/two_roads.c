@@ -1,0 +1,156 @@
+/* Real comparisons down both roads of the lecture (22.2): fit a reward model and take its
+ * soft-optimal policy (RLHF), or fit the policy itself (DPO). With isomorphic classes both end at
+ * one policy (22.4). */
+#include <math.h>
+
+#include "support/cli.h"
+#include "support/plot.h"
+#include "support/roads_output.h"
+#include "support/table.h"
+
+static const char usage[] =
+    "usage: two_roads [FILE.csv] [--beta B] [--reference NAME] [--ties none|davidson|rao-kupper]\n"
+    "                 [--ridge L] [--json OUT] [--plot OUT.svg|OUT.png]\n"
+    "FILE.csv  player1,player2,win1,win2[,tie] or winner,loser[,weight] or "
+    "[count,]rank1,rank2,...\n"
+    "          (default: American League baseball, 1987)\n"
+    "--beta    weight of the KL to the uniform reference policy (default 0.1)\n"
+    "--ties    none: half a win each (default); or a model of ties\n"
+    "--ridge   maximise log-likelihood - L/2 * sum of squared strengths (default 0)\n";
+
+/* The tokens of item i are {i}; a ranking or comparison is a row of such completions. */
+static prefopt_dataset *as_dataset(prefopt_context *context, const table *t)
+{
+    prefopt_dataset *data;
+    CALL(prefopt_dataset_create(&data, context));
+    int64_t *one_each = malloc((size_t)(t->n_items + 1) * sizeof *one_each);
+    for (int64_t i = 0; i <= t->n_items && one_each != NULL; i++)
+        one_each[i] = i;
+    for (int64_t i = 0; i < t->n && !t->is_ranking; i++)
+        CALL(prefopt_dataset_append_pair(data, NULL, 0, &t->first[i], 1, &t->second[i], 1,
+                                         t->weight[i], t->label[i], 0));
+    for (int64_t i = 0; i < t->n && t->is_ranking; i++) {
+        prefopt_row row;
+        CALL(prefopt_row_init(&row, sizeof row));
+        row.kind = PREFOPT_ROW_RANKING;
+        row.n_completions = t->offsets[i + 1] - t->offsets[i];
+        row.completions = t->items + t->offsets[i];
+        row.completion_offsets = one_each;
+        row.weight = t->weight[i];
+        if (row.n_completions >= 2)
+            CALL(prefopt_dataset_append(data, &row));
+    }
+    free(one_each);
+    return data;
+}
+
+/* The DPO road: the same likelihood on beta * log pi / pi_ref, over a tabular policy. */
+static void dpo_road(prefopt_context *context, const table *t, const prefopt_dataset *data,
+                     const prefopt_bt_options *bt, double beta, double ridge, double *logp)
+{
+    prefopt_space space = {
+        .struct_size = sizeof space, .eos = -1, .vocab = t->n_items, .horizon = 1};
+    prefopt_policy *policy;
+    prefopt_reference *uniform;
+    prefopt_reward *implicit;
+    prefopt_trainer *trainer;
+    prefopt_train_options train;
+    CALL(prefopt_policy_create_tabular(&policy, context, &space, NULL));
+    CALL(prefopt_reference_create_uniform(&uniform, context, &space));
+    CALL(prefopt_reward_create_implicit(&implicit, policy, uniform, beta));
+    CALL(prefopt_train_options_init(&train, sizeof train));
+    train.score_ridge = ridge;
+    CALL(prefopt_trainer_create_reward(&trainer, implicit, data, bt, &train));
+    CALL(prefopt_trainer_fit(trainer, NULL));
+    int64_t zero = 0;
+    prefopt_sequences empty = {
+        .struct_size = sizeof empty, .n = 1, .offsets = (int64_t[]){0, 0}, .prompt_len = &zero};
+    CALL(prefopt_policy_next_logprobs(policy, &empty, logp));
+    prefopt_trainer_destroy(trainer);
+    prefopt_reward_destroy(implicit);
+    prefopt_reference_destroy(uniform);
+    prefopt_policy_destroy(policy);
+}
+
+int main(int argc, char **argv)
+{
+    const char *file = NULL, *reference = NULL, *json = NULL, *picture = NULL;
+    double beta = 0.1;
+    prefopt_bt_options bt;
+    prefopt_strengths_options options;
+    CALL(prefopt_bt_options_init(&bt, sizeof bt));
+    CALL(prefopt_strengths_options_init(&options, sizeof options));
+    for (int i = 1; i < argc; i++) {
+        if (strcmp(argv[i], "--beta") == 0)
+            beta = option_number(argc, argv, &i, 1e-6, 1e6);
+        else if (strcmp(argv[i], "--ridge") == 0)
+            options.ridge = option_number(argc, argv, &i, 0, 1e12);
+        else if (strcmp(argv[i], "--reference") == 0)
+            reference = option_value(argc, argv, &i);
+        else if (strcmp(argv[i], "--json") == 0)
+            json = option_value(argc, argv, &i);
+        else if (strcmp(argv[i], "--plot") == 0)
+            picture = option_value(argc, argv, &i);
+        else if (strcmp(argv[i], "--ties") == 0)
+            options.tie_model = bt.tie_model = tie_model_named(option_value(argc, argv, &i));
+        else if (argv[i][0] == '-' || file != NULL) {
+            fprintf(stderr, "unexpected \"%s\"\n%s", argv[i], usage);
+            return strcmp(argv[i], "--help") == 0 ? 0 : 2;
+        } else
+            file = argv[i];
+    }
+    table t;
+    char error[512];
+    if (table_read(&t, file == NULL ? "baseball 1987" : file,
+                   file == NULL ? table_baseball_1987 : NULL, error, sizeof error) < 0) {
+        fprintf(stderr, "%s\n", error);
+        return 1;
+    }
+    options.reference = item_named(&t, reference);
+    options.item_names = (const char *const *)t.names;
+
+    prefopt_context *context;
+    CALL(prefopt_context_create(&context, NULL));
+    prefopt_comparisons comparisons = {.struct_size = sizeof comparisons,
+                                       .n_items = t.n_items,
+                                       .n = t.n,
+                                       .first = t.first,
+                                       .second = t.second,
+                                       .weight = t.weight,
+                                       .label = t.label};
+    prefopt_rankings rankings = {.struct_size = sizeof rankings,
+                                 .n_items = t.n_items,
+                                 .n = t.n,
+                                 .offsets = t.offsets,
+                                 .items = t.items,
+                                 .weight = t.weight};
+    roads r = {.beta = beta, .t = &t};
+    roads_allocate(&r);
+
+    /* Road one: the reward model, then its soft-optimal policy, softmax(log pi_ref + r / beta). */
+    prefopt_strengths *fit;
+    CALL(prefopt_strengths_fit(&fit, context, t.is_ranking ? NULL : &comparisons,
+                               t.is_ranking ? &rankings : NULL, &options));
+    CALL(prefopt_strengths_values(fit, r.strength, r.std_error));
+    r.summary.struct_size = sizeof r.summary;
+    CALL(prefopt_strengths_summarise(fit, &r.summary));
+    for (int64_t i = 0; i < t.n_items; i++)
+        r.log_ref[i] = -log((double)t.n_items);
+    CALL(prefopt_soft_optimal(t.n_items, r.log_ref, r.strength, beta, r.log_rlhf, NULL));
+
+    /* Road two: the policy from the comparisons themselves. */
+    prefopt_dataset *data = as_dataset(context, &t);
+    dpo_road(context, &t, data, &bt, beta, options.ridge, r.log_dpo);
+
+    roads_print(&r);
+    if (json != NULL)
+        roads_write_json(&r, json);
+    if (picture != NULL)
+        roads_draw(&r, file == NULL ? "American League baseball, 1987" : file, picture);
+    roads_free(&r);
+    prefopt_dataset_destroy(data);
+    prefopt_strengths_destroy(fit);
+    prefopt_context_destroy(context);
+    table_free(&t);
+    return 0;
+}
