@@ -1,5 +1,5 @@
-/* Internal face of the online room: next-token distributions, draws, pair rules. Pure kernels: they
- * allocate nothing and know no model. */
+/* Internal face of the online room: next-token distributions and draws, the sampler's two ways,
+ * pair rules. All but the sampler are pure kernels: they allocate nothing and know no model. */
 #ifndef PF_ONLINE_H
 #define PF_ONLINE_H
 
@@ -57,10 +57,17 @@ int64_t pf_greedy_token(int64_t vocab, const double *logp);
 /* The sum of exp(logp): 1 for a distribution, NaN where an entry is NaN or +inf. */
 double pf_total_mass(int64_t vocab, const double *logp);
 
-/* ---- sampling without replacement (sampler_distinct.c) */
+/* ---- the two ways of the sampler
+ *
+ * Each draws options->n completions of each prompt row into `samples`, an empty dataset; on failure
+ * that holds anything. The options are checked, the policy has a space. */
 
-/* Draws options->n distinct completions of each prompt row into `samples`, an empty dataset. The
- * options are checked. */
+/* Token by token (sampler_batch.c); the policy has next_logprobs. */
+int32_t pf_sample_batch(prefopt_dataset *samples, prefopt_context *context,
+                        const prefopt_policy *policy, const prefopt_dataset *prompts,
+                        const prefopt_sampler_options *options);
+
+/* Distinct ones, from the enumerated space (sampler_distinct.c). */
 int32_t pf_sample_distinct(prefopt_dataset *samples, prefopt_context *context,
                            prefopt_policy *policy, const prefopt_dataset *prompts,
                            const prefopt_sampler_options *options);

@@ -129,6 +129,8 @@ static int by_u(const void *a, const void *b)
 /* Sorted draws take their tokens in one walk over the vocabulary. */
 void pf_draw_tokens(int64_t vocab, const double *log_q, int64_t n, pf_draw *draws)
 {
+    if (n == 0)
+        return;
     qsort(draws, (size_t)n, sizeof *draws, by_u);
     double total = pf_total_mass(vocab, log_q), below = 0;
     int64_t drawn = 0, last = 0;
