@@ -4,7 +4,7 @@
  * G = F + m, the winner of n draws is of the level with probability W = G^n - F^n, and within the
  * level follows p. So log W = n log G + log(1 - (F/G)^n), and KL = sum of W (log W - log m).
  * Whether n is 1e6 or a mass is 1e-300, each logarithm is taken where it keeps its digits: log G
- * from the mass above when G is near 1, log(F/G) from m/G when that is small.
+ * from the mass above when G is over 1/2, log(F/G) from m/G when that is at most 1/2.
  */
 #include <stdlib.h>
 
@@ -68,7 +68,7 @@ static double log_win(double n, double log_f, double log_g, double log_m)
     } else if (log_share < -PF_LN2) {
         log_ratio = log1p(-exp(log_share));
     } else {
-        log_ratio = log_f - log_g;
+        log_ratio = log_f - log_g; /* F is the smaller part of G: at most 1/2 */
     }
     return n * log_g + pf_log1mexp(n * log_ratio);
 }
@@ -105,8 +105,8 @@ static int64_t level_end(const entry *entries, int64_t n, int64_t first)
     return end;
 }
 
-/* Sets log_f, log_g, log_m at the first completion of each level: from the mass below where that is
- * at most 1/2, else from the mass above. */
+/* Sets log_f, log_g, log_m at the first completion of each level: masses from below, but log G from
+ * the mass above where G is over 1/2. */
 static void level_masses(entry *entries, int64_t n)
 {
     log_mass below = EMPTY, above = EMPTY;
@@ -126,13 +126,10 @@ static void level_masses(entry *entries, int64_t n)
         int64_t first = last;
         while (first > 0 && entries[first - 1].score == entries[last].score)
             first--;
-        entry *level = &entries[first];
-        if (level->log_g > -PF_LN2)
-            level->log_g = log1p(-exp(mass_log(&above)));
+        if (entries[first].log_g > -PF_LN2)
+            entries[first].log_g = log1p(-exp(mass_log(&above)));
         for (; last >= first; last--)
             mass_add(&above, entries[last].logp);
-        if (level->log_f > -PF_LN2)
-            level->log_f = log1p(-exp(mass_log(&above)));
     }
 }
 
