@@ -30,6 +30,10 @@ int32_t pf_space_check_completion(const prefopt_space *space, const prefopt_sequ
 /* its completion can go on: shorter than the horizon and without eos. */
 int32_t pf_space_check_prefix(const prefopt_space *space, const prefopt_sequences *in, int64_t i);
 
+/* Index of sequence i's prompt in a map of prompts; -1 with the error text (ARGUMENT) if it is not
+ * there. */
+int64_t pf_find_prompt(const pf_sequence_map *prompts, const prefopt_sequences *in, int64_t i);
+
 /* The completion of sequence i of a checked view. */
 static inline const int32_t *pf_completion(const prefopt_sequences *in, int64_t i, int64_t *len)
 {

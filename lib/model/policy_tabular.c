@@ -122,16 +122,8 @@ static int32_t tabular_updated(void *payload)
 /* First row of sequence i's prompt; -1 with the error text when it is not known (ARGUMENT). */
 static int64_t prompt_row(const tabular *t, const prefopt_sequences *in, int64_t i)
 {
-    int64_t prompt = pf_sequence_map_find(t->prompts, in, i);
-    if (prompt < 0) {
-        pf_fail(PREFOPT_ERR_ARGUMENT,
-                "sequence %lld: its prompt (%lld tokens) is none of the %lld this policy was "
-                "created with",
-                (long long)i, (long long)in->prompt_len[i],
-                (long long)pf_sequence_map_size(t->prompts));
-        return -1;
-    }
-    return prompt * t->n_states;
+    int64_t prompt = pf_find_prompt(t->prompts, in, i);
+    return prompt < 0 ? -1 : prompt * t->n_states;
 }
 
 static int32_t tabular_logprobs(void *payload, const prefopt_sequences *in, double *sequence_logp,

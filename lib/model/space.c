@@ -119,3 +119,15 @@ int32_t pf_space_check_prefix(const prefopt_space *space, const prefopt_sequence
 {
     return check_shape(space, in, i, space->horizon - 1, false);
 }
+
+int64_t pf_find_prompt(const pf_sequence_map *prompts, const prefopt_sequences *in, int64_t i)
+{
+    int64_t prompt = pf_sequence_map_find(prompts, in, i);
+    if (prompt < 0)
+        pf_fail(PREFOPT_ERR_ARGUMENT,
+                "sequence %lld: its prompt (%lld tokens) is none of the %lld this policy was "
+                "created with",
+                (long long)i, (long long)in->prompt_len[i],
+                (long long)pf_sequence_map_size(prompts));
+    return prompt < 0 ? -1 : prompt;
+}
