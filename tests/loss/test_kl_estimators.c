@@ -104,10 +104,17 @@ START_TEST(written_out)
             ck_assert(mean == each && error == INFINITY);
             ck_assert(c.estimator == PREFOPT_KL_K1 || each >= 0);
         }
-    /* Small differences keep their digits in k3: u^2/2 + ... */
-    double logp = -1, logq = -1 - 0x1p-30, each, mean;
-    OK(prefopt_kl_estimate(0, PREFOPT_KL_K3, 0, 1, &logp, &logq, &each, &mean, NULL));
-    ck_assert(fabs(each / 0x1p-61 - 1) < 1e-8);
+    /* Small differences keep their digits in k3, here of log-densities u and 0. */
+    for (double u = 3e-12; u < 2; u *= 1.7)
+        for (int sign = -1; sign <= 1; sign += 2) {
+            double logp = sign * u, logq = 0, each, mean, series = 0, power = 1;
+            for (int k = 2; k < 40; k++) { /* exp(-u) - 1 + u over u^2 */
+                power = power / k;
+                series += power * pow(-sign * u, k - 2);
+            }
+            OK(prefopt_kl_estimate(0, PREFOPT_KL_K3, 0, 1, &logp, &logq, &each, &mean, NULL));
+            ck_assert_msg(fabs(each / (u * u) / series - 1) < 2e-15, "%g: %g", u, each);
+        }
 }
 END_TEST
 

@@ -245,25 +245,60 @@ START_TEST(nothing_is_ever_nan)
 {
     const double values[] = {-INFINITY, -1e300, -800, -1, 0};
     const double advantages[] = {-INFINITY, -1e300, 0, 1e300};
-    for (int code = 0; code < 5 * 5 * 5 * 4 * 3 * 2; code++) {
-        int c = code;
-        double logp[2] = {values[c % 5], -1}, ref[2] = {values[c / 5 % 5], -1};
-        double old[2] = {values[c / 25 % 5], -1}, grad[2];
-        double advantage[2] = {advantages[c / 125 % 4], 0.5};
-        prefopt_pg_options o = in_loss(1 + c / 500 % 3, 0.5, c / 1500 ? 0.2 : 0);
+    enum { CASES = 5 * 5 * 6 * 4 * 3 * 2 };
+    int refused = 0;
+    for (int code = 0; code < CASES; code++) {
+        int which_old = code / 25 % 6, c = code / 150; /* which_old 5: old_logp is NULL */
+        double logp[2] = {values[code % 5], -1}, ref[2] = {values[code / 5 % 5], -1};
+        double old[2] = {which_old < 5 ? values[which_old] : logp[0], -1}, grad[2];
+        double advantage[2] = {advantages[c % 4], 0.5};
+        prefopt_pg_options o = in_loss(1 + c / 4 % 3, 0.5, c / 12 ? 0.2 : 0);
         prefopt_group_scores in = {.struct_size = sizeof in, .n_groups = 1, .group_size = 2};
         in.logp = logp;
         in.ref_logp = ref;
-        in.old_logp = code % 25 == 0 ? NULL : old;
+        in.old_logp = which_old < 5 ? old : NULL;
         prefopt_pg_loss out = {.struct_size = sizeof out, .grad_logp = grad};
         int32_t status = prefopt_loss_policy_gradient(&o, &in, advantage, &out);
         ck_assert(status == PREFOPT_OK || status == PREFOPT_ERR_NUMERIC);
         if (status == PREFOPT_OK)
             ck_assert(!isnan(out.mean) && !isnan(out.kl) && !isnan(grad[0]) && !isnan(grad[1]));
-        int meaningful = isfinite(old[0]) && logp[0] - old[0] < 700 && advantage[0] > -1e300 &&
-                         (logp[0] > -1e300 || ref[0] < -1e300);
-        ck_assert(status == PREFOPT_OK || !meaningful || in.old_logp == NULL);
+        else
+            refused++;
+        /* Refused are a sampler without mass, a ratio beyond range, and infinities of both signs,
+         * which moderate numbers and -INFINITY alone do not make. */
+        int moderate = advantage[0] == 0 && logp[0] != -1e300 && ref[0] != -1e300 &&
+                       (which_old == 5 || (old[0] >= -800 && logp[0] - old[0] < 700));
+        ck_assert(status == PREFOPT_OK || !moderate);
     }
+    ck_assert(refused > 0 && refused < CASES / 2);
+}
+END_TEST
+
+START_TEST(infinities_of_both_signs)
+{
+    double logp[2] = {-1, -1}, old[2] = {-1, -701}, advantage[2] = {-INFINITY, 1e300};
+    double grad[2] = {7, 7}, ref[2] = {-1, -1};
+    prefopt_group_scores in = {.struct_size = sizeof in, .n_groups = 1, .group_size = 2};
+    in.logp = logp;
+    in.old_logp = old;
+    in.ref_logp = ref;
+    prefopt_pg_loss out = {.struct_size = sizeof out, .grad_logp = grad, .mean = 5};
+    FAILS(PREFOPT_ERR_NUMERIC, "the loss is a sum of infinities of either sign",
+          prefopt_loss_policy_gradient(NULL, &in, advantage, &out));
+    /* k3's slope 1 - exp(-u) at u = -800 against an advantage of -INFINITY. */
+    in.old_logp = NULL;
+    advantage[1] = 0;
+    logp[0] = -801;
+    prefopt_pg_options o = in_loss(PREFOPT_KL_K3, 0.5, 0);
+    FAILS(PREFOPT_ERR_NUMERIC, "the gradient of logp[0]",
+          prefopt_loss_policy_gradient(&o, &in, advantage, &out));
+    ck_assert(out.mean == 5 && grad[0] == 7 && grad[1] == 7);
+    /* What never happens counts nothing, whatever its advantage. */
+    in.old_logp = old;
+    old[1] = -1;
+    logp[0] = -INFINITY;
+    OK(prefopt_loss_policy_gradient(NULL, &in, advantage, &out));
+    ck_assert(out.mean == 0 && grad[0] == 0 && grad[1] == 0);
 }
 END_TEST
 
@@ -351,4 +386,4 @@ END_TEST
 
 TEST_MAIN("policy_gradient", defaults, written_out, gradients_by_central_differences,
           gradients_without_old, clip, outcomes_without_mass, nothing_is_ever_nan,
-          options_out_of_range, arguments)
+          infinities_of_both_signs, options_out_of_range, arguments)
