@@ -60,21 +60,27 @@ typedef struct {
     double loss, slope, slope_tie;
 } outcome;
 
-/* Divided by sqrt(a b): win, loss, tie weigh exp(d/2), exp(-d/2), nu. */
+/* Divided by sqrt(a b), win, loss and tie weigh exp(d/2), exp(-d/2), nu. The largest counts as 1
+ * exactly: the loss of an outcome is how far it lies below the largest, plus log1p of the others.
+ */
 static outcome davidson(double label, double d, double log_nu)
 {
-    outcome r;
-    double win = pf_log_sum_exp(3, (double[]){0, -d, log_nu - d / 2});
-    double lose = pf_log_sum_exp(3, (double[]){0, d, log_nu + d / 2});
-    double tie = pf_log_sum_exp(3, (double[]){0, d / 2 - log_nu, -d / 2 - log_nu});
-    double p_win = exp(-win), p_lose = exp(-lose), p_tie = exp(-tie);
-    if (label == 1)
-        r = (outcome){win, -(p_lose + 0.5 * p_tie), p_tie};
-    else if (label == 0)
-        r = (outcome){lose, p_win + 0.5 * p_tie, p_tie};
-    else
-        r = (outcome){tie, 0.5 * (p_win - p_lose), -(p_win + p_lose)};
-    return r;
+    enum { WIN, LOSE, TIE };
+    const double x[] = {d / 2, -d / 2, log_nu};
+    int own = label == 1 ? WIN : label == 0 ? LOSE : TIE, top = x[WIN] >= x[LOSE] ? WIN : LOSE;
+    if (x[TIE] > x[top])
+        top = TIE;
+    double p[3], rest = 0;
+    for (int k = WIN; k <= TIE; k++) {
+        p[k] = k == top ? 1 : exp(x[k] - x[top]);
+        rest += k == top ? 0 : p[k];
+    }
+    for (int k = WIN; k <= TIE; k++)
+        p[k] /= 1 + rest;
+    double loss = (own == top ? 0 : x[top] - x[own]) + log1p(rest);
+    if (own == TIE)
+        return (outcome){loss, 0.5 * (p[WIN] - p[LOSE]), -(p[WIN] + p[LOSE])};
+    return (outcome){loss, own == WIN ? -(p[LOSE] + 0.5 * p[TIE]) : p[WIN] + 0.5 * p[TIE], p[TIE]};
 }
 
 /* With h = log theta: P(win) = sigma(d - h), P(loss) = sigma(-d - h),

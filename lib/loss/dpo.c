@@ -90,7 +90,8 @@ static int32_t check_options(const prefopt_dpo_options *o, const pf_dpo_variant 
 
 typedef struct {
     double a[PF_CHUNK], b[PF_CHUNK], d[PF_CHUNK];
-    double chain_a[PF_CHUNK], chain_b[PF_CHUNK]; /* d a / d chosen, d b / d rejected */
+    /* d a / d chosen, d b / d rejected; not set where both are 1: plain log-ratios */
+    double chain_a[PF_CHUNK], chain_b[PF_CHUNK];
     double loss[PF_CHUNK], slope_a[PF_CHUNK], slope_b[PF_CHUNK];
 } chunk;
 
@@ -143,8 +144,6 @@ static void find_coordinates(const prefopt_dpo_options *o, const pf_dpo_variant 
         memcpy(k->a, chosen, (size_t)n * sizeof(double));
         memcpy(k->b, rejected, (size_t)n * sizeof(double));
     }
-    for (int64_t i = 0; i < n; i++)
-        k->chain_a[i] = k->chain_b[i] = 1;
     if (variant->coordinate != PF_LOG_RATIO)
         for (int64_t i = 0; i < n; i++) {
             k->chain_a[i] = 1 / (double)in->len_chosen[first + i];

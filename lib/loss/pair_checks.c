@@ -181,14 +181,19 @@ int32_t pf_pairs_check_losses(const pf_pairs *pairs, int64_t first, int64_t n, c
 void pf_pairs_write_chunk(const pf_pairs *pairs, int64_t first, int64_t n, const double *loss,
                           const double *slope_chosen, const double *slope_rejected, pf_sum *sum)
 {
-    const double *weight = pairs->in.weight == NULL ? NULL : pairs->in.weight + first;
     double total = pairs->total_weight, scale[PF_CHUNK], term[PF_CHUNK];
-    for (int64_t i = 0; i < n; i++) {
-        double w = weight == NULL ? 1 : weight[i];
-        scale[i] = total > 0 ? w / total : 0;
-        term[i] = w == 0 ? 0 : w * loss[i];
+    if (pairs->in.weight == NULL) {
+        for (int64_t i = 0; i < n; i++)
+            scale[i] = 1 / total;
+        pf_sum_add(sum, pf_lane_sum(n, loss));
+    } else {
+        const double *weight = pairs->in.weight + first;
+        for (int64_t i = 0; i < n; i++) {
+            scale[i] = total > 0 ? weight[i] / total : 0;
+            term[i] = weight[i] == 0 ? 0 : weight[i] * loss[i];
+        }
+        pf_sum_add(sum, pf_lane_sum(n, term));
     }
-    pf_sum_add(sum, pf_lane_sum(n, term));
     if (pairs->out.each != NULL)
         for (int64_t i = 0; i < n; i++)
             pairs->out.each[first + i] = loss[i] > -INFINITY ? loss[i] : 0;
