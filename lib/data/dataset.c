@@ -193,7 +193,9 @@ int32_t prefopt_dataset_row(const prefopt_dataset *dataset, int64_t i, prefopt_r
     if (row.kind != PREFOPT_ROW_PROMPT) {
         int64_t n = dataset->first[i + 1] - first;
         row.n_completions = n;
-        row.completions = dataset->completions + dataset->completions_at[i];
+        row.completions = pf_row_in_place(n, row.prompt_len)
+                              ? row.prompt + row.prompt_len
+                              : dataset->completions + dataset->completions_at[i];
         row.completion_offsets = dataset->row_offsets + first + i;
         row.logp = known(dataset->column[PREFOPT_COLUMN_LOGP], first, n);
         row.sampler_logp = known(dataset->column[PREFOPT_COLUMN_SAMPLER_LOGP], first, n);

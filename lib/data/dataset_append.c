@@ -130,9 +130,6 @@ void pf_dataset_put_sequence(prefopt_dataset *d, const int32_t *prompt, int64_t 
     int64_t *offset = d->row_offsets + s + row;
     if (k == 0)
         offset[0] = 0;
-    if (len > 0)
-        memcpy(d->completions + d->completions_at[row] + offset[0], completion,
-               (size_t)len * sizeof *to);
     offset[1] = offset[0] + len;
     d->n_sequences = s + 1;
 }
@@ -152,7 +149,14 @@ void pf_dataset_put_row(prefopt_dataset *d, int32_t kind, double weight, double 
         d->text[d->n_text + extra_len] = '\0';
         d->n_text += extra_len + 1;
     }
-    d->completions_at[row + 1] = d->completions_at[row] + d->row_offsets[d->n_sequences + row];
+    int64_t first = d->first[row], at = d->completions_at[row];
+    if (!pf_row_in_place(d->n_sequences - first, d->prompt_len[first]))
+        for (int64_t s = first; s < d->n_sequences; s++) {
+            int64_t begin = d->offsets[s] + d->prompt_len[s], len = d->offsets[s + 1] - begin;
+            memcpy(d->completions + at, d->tokens + begin, (size_t)len * sizeof *d->tokens);
+            at += len;
+        }
+    d->completions_at[row + 1] = at;
     d->first[row + 1] = d->n_sequences;
     d->n_rows = row + 1;
 }
@@ -180,6 +184,8 @@ int32_t pf_dataset_append(prefopt_dataset *d, const prefopt_row *row, const char
                        "a size overflows: %lld completions of a prompt of %lld"
                        " tokens",
                        (long long)n, (long long)row->prompt_len);
+    if (pf_row_in_place(more.sequences, row->prompt_len))
+        more.completions = 0;
     pf_dataset_replaced replaced;
     PF_TRY(pf_dataset_reserve(d, more, &replaced));
     if (n == 0)
@@ -229,6 +235,8 @@ int32_t prefopt_dataset_append_pair(prefopt_dataset *dataset, const int32_t *pro
         !pf_add(more.tokens, more.completions, &more.tokens))
         return pf_fail(PREFOPT_ERR_MEMORY, "a size overflows: a pair of %lld and %lld tokens",
                        (long long)chosen_len, (long long)rejected_len);
+    if (pf_row_in_place(2, prompt_len))
+        more.completions = 0;
     pf_dataset_replaced replaced;
     PF_TRY(pf_dataset_reserve(dataset, more, &replaced));
     pf_dataset_put_sequence(dataset, prompt, prompt_len, chosen, chosen_len, NULL);

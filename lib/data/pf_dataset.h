@@ -8,9 +8,9 @@
 
 enum { PF_COLUMNS = 4 }; /* as prefopt_column */
 
-/* Three groups of arrays and two arenas; each grows by doubling. A completion lies twice: after its
- * prompt in `tokens` (models take whole sequences) and alone in `completions` (row views give the
- * completions of a row end to end). */
+/* Three groups of arrays and two arenas; each grows by doubling. Models take whole sequences,
+ * prompt and completion together, but a row view gives the completions of a row end to end: where
+ * prompts stand between them, they lie a second time in `completions`. */
 struct prefopt_dataset {
     prefopt_context *context;
     _Atomic int64_t references;
@@ -20,7 +20,7 @@ struct prefopt_dataset {
     int32_t *kind;
     double *weight, *label, *margin;
     int64_t *extra;          /* where the row's text begins in `text`; -1: none */
-    int64_t *completions_at; /* n_rows + 1: the row's first token in `completions` */
+    int64_t *completions_at; /* n_rows + 1: the row's tokens in `completions` */
 
     int64_t n_sequences, sequence_capacity;
     int64_t *offsets; /* n_sequences + 1 */
@@ -51,6 +51,12 @@ typedef struct {
     int32_t n;
     void *array[PF_DATASET_ARRAYS];
 } pf_dataset_replaced;
+
+/* Whether a row's completions lie end to end in `tokens` as they are. */
+static inline bool pf_row_in_place(int64_t n_sequences, int64_t prompt_len)
+{
+    return n_sequences == 1 || prompt_len == 0;
+}
 
 /* Makes room for `more`. Either all arrays are large enough afterwards or nothing changed (MEMORY).
  */
