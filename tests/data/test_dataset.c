@@ -1,74 +1,4 @@
-#include "data/pf_dataset.h"
-#include "pf_config.h"
-#include "pf_test.h"
-
-static prefopt_row pair_row(void)
-{
-    static const int32_t prompt[] = {7, 8}, completions[] = {1, 2, 3};
-    static const int64_t offsets[] = {0, 2, 3};
-    static const double logp[] = {-1.5, -INFINITY}, score[] = {NAN, 0.25};
-    prefopt_row row;
-    OK(prefopt_row_init(&row, sizeof row));
-    row.kind = PREFOPT_ROW_PAIR;
-    row.n_completions = 2;
-    row.prompt = prompt;
-    row.prompt_len = 2;
-    row.completions = completions;
-    row.completion_offsets = offsets;
-    row.weight = 2;
-    row.label = 0.75;
-    row.margin = -0.5;
-    row.logp = logp;
-    row.score = score;
-    return row;
-}
-
-/* One row of every kind; the ranking has an empty completion in the middle. */
-static prefopt_dataset *four_rows(prefopt_context *context)
-{
-    static const int32_t tokens[] = {5, 6, 7, 8, 9};
-    static const int64_t offsets[] = {0, 2, 2, 5};
-    prefopt_dataset *data = NULL;
-    OK(prefopt_dataset_create(&data, context));
-    prefopt_row row = pair_row();
-    OK(prefopt_dataset_append(data, &row));
-    OK(prefopt_row_init(&row, sizeof row));
-    row.prompt = tokens;
-    row.prompt_len = 1;
-    OK(prefopt_dataset_append(data, &row));
-    row.kind = PREFOPT_ROW_RANKING;
-    row.n_completions = 3;
-    row.completions = tokens;
-    row.completion_offsets = offsets;
-    OK(prefopt_dataset_append(data, &row));
-    row.kind = PREFOPT_ROW_COMPLETIONS;
-    row.n_completions = 1;
-    row.prompt_len = 0;
-    OK(prefopt_dataset_append(data, &row));
-    return data;
-}
-
-static prefopt_columns columns_of(const prefopt_dataset *data)
-{
-    prefopt_columns columns = {.struct_size = sizeof columns};
-    OK(prefopt_dataset_columns(data, &columns));
-    return columns;
-}
-
-static prefopt_sequences sequences_of(const prefopt_dataset *data)
-{
-    prefopt_sequences view = {.struct_size = sizeof view};
-    OK(prefopt_dataset_sequences(data, &view));
-    OK(pf_sequences_check(&view, "view"));
-    return view;
-}
-
-static prefopt_row row_of(const prefopt_dataset *data, int64_t i)
-{
-    prefopt_row row = {.struct_size = sizeof row};
-    OK(prefopt_dataset_row(data, i, &row));
-    return row;
-}
+#include "data/pf_dataset_test.h"
 
 START_TEST(rows_come_back)
 {
@@ -314,56 +244,6 @@ START_TEST(a_dataset_may_be_appended_to_itself)
 }
 END_TEST
 
-START_TEST(selection)
-{
-    prefopt_context *context = test_context(1);
-    prefopt_dataset *data = four_rows(context), *part = NULL;
-    const int64_t rows[] = {3, 0, 0, 1, 2};
-    OK(prefopt_dataset_select(&part, data, rows, 5));
-    prefopt_dataset_destroy(data);
-    ck_assert_int_eq(prefopt_dataset_size(part), 5);
-    ck_assert_int_eq(columns_of(part).n_sequences, 9);
-    ck_assert_int_eq(row_of(part, 0).kind, PREFOPT_ROW_COMPLETIONS);
-    ck_assert(row_of(part, 1).label == 0.75 && row_of(part, 2).logp[1] == -INFINITY);
-    ck_assert_int_eq(row_of(part, 4).completions[4], 9);
-    prefopt_row row = pair_row();
-    OK(prefopt_dataset_append(part, &row)); /* a selection grows like any other */
-    ck_assert_int_eq(row_of(part, 5).completions[2], 3);
-    prefopt_dataset *none = NULL;
-    OK(prefopt_dataset_select(&none, part, NULL, 0));
-    ck_assert_int_eq(prefopt_dataset_size(none), 0);
-    ck_assert_int_eq(columns_of(none).first[0], 0);
-    OK(prefopt_dataset_append(none, &row));
-    ck_assert_int_eq(sequences_of(none).n, 2);
-
-    prefopt_dataset *out = none;
-    const int64_t bad[] = {0, 6};
-    FAILS(PREFOPT_ERR_ARGUMENT, "rows[1] is 6", prefopt_dataset_select(&out, part, bad, 2));
-    FAILS(PREFOPT_ERR_ARGUMENT, "n is -1", prefopt_dataset_select(&out, part, bad, -1));
-    FAILS(PREFOPT_ERR_ARGUMENT, "rows is NULL", prefopt_dataset_select(&out, part, NULL, 1));
-    FAILS(PREFOPT_ERR_ARGUMENT, "out is NULL", prefopt_dataset_select(NULL, part, rows, 1));
-    FAILS(PREFOPT_ERR_ARGUMENT, "dataset is NULL", prefopt_dataset_select(&out, NULL, rows, 1));
-    ck_assert_ptr_eq(out, none);
-    prefopt_dataset_destroy(none);
-    prefopt_dataset_destroy(part);
-    prefopt_context_destroy(context);
-}
-END_TEST
-
-/* n pairs; the prompt of row i is i % n_prompts, its weight is i. */
-static prefopt_dataset *many_pairs(prefopt_context *context, int64_t n, int32_t n_prompts)
-{
-    prefopt_dataset *data = NULL;
-    OK(prefopt_dataset_create(&data, context));
-    for (int64_t i = 0; i < n; i++) {
-        int32_t prompt = (int32_t)(i % n_prompts), chosen = 1, rejected = 2;
-        if (prefopt_dataset_append_pair(data, &prompt, 1, &chosen, 1, &rejected, 1, (double)i, 1,
-                                        0) != PREFOPT_OK)
-            ck_abort_msg("%s", prefopt_last_error());
-    }
-    return data;
-}
-
 START_TEST(a_hundred_thousand_pairs)
 {
     prefopt_context *context = test_context(1);
@@ -375,96 +255,6 @@ START_TEST(a_hundred_thousand_pairs)
     ck_assert(columns_of(data).weight[77777] == 77777);
     prefopt_dataset_destroy(data);
     prefopt_context_destroy(context);
-}
-END_TEST
-
-START_TEST(splits)
-{
-    prefopt_context *context = test_context(1);
-    prefopt_dataset *data = many_pairs(context, 4000, 1000), *a = NULL, *b = NULL;
-    OK(prefopt_dataset_split(&a, &b, data, 0.25, 7, 0));
-    int64_t n = prefopt_dataset_size(b);
-    ck_assert_int_eq(prefopt_dataset_size(a) + n, 4000);
-    ck_assert_msg(llabs(n - 1000) < 4 * 55, "%lld of 4000 rows", (long long)n);
-    /* Prompts do not cross, and order is kept. */
-    char side[1000] = {0};
-    for (int64_t i = 0; i < prefopt_dataset_size(a); i++) {
-        side[row_of(a, i).prompt[0]] = 1;
-        ck_assert(i == 0 || row_of(a, i).weight > row_of(a, i - 1).weight);
-    }
-    for (int64_t i = 0; i < n; i++) {
-        ck_assert_int_eq(side[row_of(b, i).prompt[0]], 0);
-        ck_assert(i == 0 || row_of(b, i).weight > row_of(b, i - 1).weight);
-    }
-    /* The same again, another seed, and a shorter file: the same prompts on the same sides. */
-    prefopt_dataset *a2 = NULL, *b2 = NULL, *head = many_pairs(context, 900, 1000);
-    OK(prefopt_dataset_split(&a2, &b2, data, 0.25, 7, 0));
-    ck_assert_uint_eq(prefopt_dataset_hash(a2), prefopt_dataset_hash(a));
-    prefopt_dataset_destroy(a2);
-    prefopt_dataset_destroy(b2);
-    OK(prefopt_dataset_split(&a2, &b2, head, 0.25, 7, 0));
-    for (int64_t i = 0; i < prefopt_dataset_size(a2); i++)
-        ck_assert_int_eq(side[row_of(a2, i).prompt[0]], 1);
-    for (int64_t i = 0; i < prefopt_dataset_size(b2); i++)
-        ck_assert_int_eq(side[row_of(b2, i).prompt[0]], 0);
-    prefopt_dataset_destroy(a2);
-    prefopt_dataset_destroy(b2);
-    OK(prefopt_dataset_split(&a2, &b2, data, 0.25, 8, 0));
-    ck_assert(prefopt_dataset_hash(a2) != prefopt_dataset_hash(a));
-    prefopt_dataset_destroy(a2);
-    prefopt_dataset_destroy(b2);
-    /* By row: one prompt is on both sides. */
-    prefopt_dataset *one = many_pairs(context, 400, 1);
-    OK(prefopt_dataset_split(&a2, &b2, one, 0.5, 7, 1));
-    ck_assert(llabs(prefopt_dataset_size(a2) - 200) < 40);
-    ck_assert_int_eq(prefopt_dataset_size(a2) + prefopt_dataset_size(b2), 400);
-    prefopt_dataset_destroy(a2);
-    prefopt_dataset_destroy(b2);
-    /* All on one side. */
-    OK(prefopt_dataset_split(&a2, &b2, one, 0, 7, 0));
-    ck_assert_int_eq(prefopt_dataset_size(b2), 0);
-    prefopt_dataset_destroy(a2);
-    prefopt_dataset_destroy(b2);
-    OK(prefopt_dataset_split(&a2, &b2, one, 1, 7, 1));
-    ck_assert_int_eq(prefopt_dataset_size(a2), 0);
-    prefopt_dataset_destroy(a2);
-    prefopt_dataset_destroy(b2);
-    a2 = b2 = one;
-    FAILS(PREFOPT_ERR_ARGUMENT, "1.5", prefopt_dataset_split(&a2, &b2, one, 1.5, 7, 0));
-    FAILS(PREFOPT_ERR_ARGUMENT, "-0.1", prefopt_dataset_split(&a2, &b2, one, -0.1, 7, 0));
-    FAILS(PREFOPT_ERR_NUMERIC, "NaN", prefopt_dataset_split(&a2, &b2, one, NAN, 7, 0));
-    FAILS(PREFOPT_ERR_ARGUMENT, "same pointer", prefopt_dataset_split(&a2, &a2, one, 0.5, 7, 0));
-    FAILS(PREFOPT_ERR_ARGUMENT, "first is NULL", prefopt_dataset_split(NULL, &b2, one, 0.5, 7, 0));
-    FAILS(PREFOPT_ERR_ARGUMENT, "second is NULL", prefopt_dataset_split(&a2, NULL, one, 0.5, 7, 0));
-    FAILS(PREFOPT_ERR_ARGUMENT, "dataset is NULL",
-          prefopt_dataset_split(&a2, &b2, NULL, 0.5, 7, 0));
-    ck_assert(a2 == one && b2 == one);
-    prefopt_dataset_destroy(one);
-    prefopt_dataset_destroy(head);
-    prefopt_dataset_destroy(a);
-    prefopt_dataset_destroy(b);
-    prefopt_dataset_destroy(data);
-    prefopt_context_destroy(context);
-}
-END_TEST
-
-START_TEST(shuffles)
-{
-    int64_t a[300], b[300], seen[300] = {0};
-    OK(prefopt_shuffle_order(3, 0, 300, a));
-    OK(prefopt_shuffle_order(3, 0, 300, b));
-    ck_assert_mem_eq(a, b, sizeof a);
-    OK(prefopt_shuffle_order(3, 1, 300, b));
-    ck_assert_mem_ne(a, b, sizeof a);
-    OK(prefopt_shuffle_order(4, 0, 300, b));
-    ck_assert_mem_ne(a, b, sizeof a);
-    for (int i = 0; i < 300; i++)
-        seen[b[i]]++;
-    for (int i = 0; i < 300; i++)
-        ck_assert_int_eq(seen[i], 1);
-    OK(prefopt_shuffle_order(3, 0, 0, NULL));
-    FAILS(PREFOPT_ERR_ARGUMENT, "n is -1", prefopt_shuffle_order(3, 0, -1, a));
-    FAILS(PREFOPT_ERR_ARGUMENT, "order is NULL", prefopt_shuffle_order(3, 0, 1, NULL));
 }
 END_TEST
 
@@ -494,7 +284,7 @@ START_TEST(hash_sees_tokens_and_prompts)
 }
 END_TEST
 
-/* Counts on: 1 appends, 2 selects, 3 splits. On failure nothing lives that did not before. */
+/* What allocates: 0 creates, 1 appends, 2 selects, 3 splits. */
 static int32_t grow_something(prefopt_context *context, prefopt_dataset *data, int what)
 {
     const int64_t rows[] = {1, 0, 1};
@@ -516,7 +306,8 @@ START_TEST(without_memory)
 {
     counting_allocator a = {0};
     prefopt_context *context = counting_context(&a);
-    const int least[] = {1, PF_HAVE_JSON ? 16 : 14, 18, 37}; /* allocations: struct, arrays, text, row numbers */
+    /* How often at least: struct, arrays, text, row numbers. */
+    const int least[] = {1, PF_HAVE_JSON ? 16 : 14, 18, 37};
     for (int what = 0; what < 4; what++) {
         for (int64_t fail_at = 1;; fail_at++) {
             a.fail_at = 0;
@@ -554,5 +345,5 @@ START_TEST(without_memory)
 END_TEST
 
 TEST_MAIN("dataset", rows_come_back, columns_and_sequences, append_refuses, extra_fields,
-          a_dataset_may_be_appended_to_itself, selection, a_hundred_thousand_pairs, splits,
-          shuffles, hash_sees_tokens_and_prompts, without_memory)
+          a_dataset_may_be_appended_to_itself, a_hundred_thousand_pairs,
+          hash_sees_tokens_and_prompts, without_memory)
