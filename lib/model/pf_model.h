@@ -43,13 +43,22 @@ static inline const int32_t *pf_completion(const prefopt_sequences *in, int64_t 
 
 /* ---- policy (policy.c) */
 
+/* What is known of how scores (log-probabilities up to a number for each prompt, rewards) hang on
+ * the parameters: what decides whether a fit's optimum is finite. */
+enum pf_score_class {
+    PF_SCORES_OTHER = 0,
+    PF_SCORES_FREE = 1,  /* any numbers can be had, sequence by sequence */
+    PF_SCORES_LINEAR = 2 /* differences are linear in the parameters */
+};
+
 struct prefopt_policy {
     prefopt_context *context;
     _Atomic int64_t references;
     prefopt_policy_callbacks callbacks;
     void *payload;
-    bool builtin;   /* its callbacks write the error text themselves */
-    bool has_space; /* space is known */
+    bool builtin;        /* its callbacks write the error text themselves */
+    bool has_space;      /* space is known */
+    int32_t score_class; /* pf_score_class */
     prefopt_space space;
 };
 

@@ -9,7 +9,8 @@ struct prefopt_reward {
     _Atomic int64_t references;
     prefopt_reward_callbacks callbacks;
     void *payload;
-    bool builtin; /* its callbacks write the error text themselves */
+    bool builtin;        /* its callbacks write the error text themselves */
+    int32_t score_class; /* pf_score_class */
 };
 
 /* A handle around callbacks of the library's own. On failure the payload is still the caller's. */

@@ -86,6 +86,7 @@ int32_t pf_policy_clone(prefopt_policy **out, const prefopt_policy *policy)
     PF_TRY(pf_policy_create(&copy, policy->context, policy->has_space ? &policy->space : NULL,
                             &policy->callbacks, NULL));
     copy->builtin = policy->builtin;
+    copy->score_class = policy->score_class;
     int32_t status =
         answered(policy, policy->callbacks.clone(policy->payload, &copy->payload), "clone");
     if (status != PREFOPT_OK) {

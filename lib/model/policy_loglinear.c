@@ -284,7 +284,9 @@ int32_t prefopt_policy_create_loglinear(prefopt_policy **out, prefopt_context *c
         status = loglinear_updated(m);
     if (status == PREFOPT_OK)
         status = pf_policy_create(out, context, &own, &callbacks, m);
-    if (status != PREFOPT_OK && m != NULL)
+    if (status == PREFOPT_OK)
+        (*out)->score_class = PF_SCORES_LINEAR;
+    else if (m != NULL)
         loglinear_destroy(m);
     return status;
 }

@@ -307,6 +307,8 @@ static int32_t create_with(prefopt_policy **out, prefopt_context *context,
         status = pf_policy_create(out, context, space, &callbacks, t);
     if (status != PREFOPT_OK)
         tabular_destroy(t);
+    else
+        (*out)->score_class = PF_SCORES_FREE;
     return status;
 }
 

@@ -90,6 +90,8 @@ static int32_t create(prefopt_reward **out, prefopt_policy *policy, prefopt_refe
     int32_t status = pf_reward_create(out, policy->context, &callbacks, m);
     if (status != PREFOPT_OK)
         implicit_destroy(m);
+    else
+        (*out)->score_class = policy->score_class;
     return status;
 }
 

@@ -196,6 +196,8 @@ static int32_t create(prefopt_reward **out, prefopt_context *context, const pref
         status = pf_reward_create(out, context, &callbacks, t);
     if (status != PREFOPT_OK)
         table_destroy(t);
+    else
+        (*out)->score_class = features == NULL ? PF_SCORES_FREE : PF_SCORES_LINEAR;
     return status;
 }
 
