@@ -9,5 +9,6 @@
 #include "model.h"
 #include "online.h"
 #include "strengths.h"
+#include "train.h"
 
 #endif

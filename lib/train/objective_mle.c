@@ -1,0 +1,64 @@
+/* Maximum likelihood on completions: the forward KL from the data to the policy, without the data's
+ * entropy. */
+#include <math.h>
+
+#include "train/pf_train.h"
+
+static int32_t not_finite(const prefopt_trainer *trainer, int64_t row, int64_t slot, double logp)
+{
+    char text[PF_SEQUENCE_TEXT];
+    int64_t distinct = pf_batch_distinct(&trainer->batch, trainer->batch.slot[slot]);
+    return pf_fail(PREFOPT_ERR_NUMERIC, "row %lld (%s): the log-probability is %g", (long long)row,
+                   pf_rows_text(trainer->rows, distinct, text), logp);
+}
+
+static int32_t evaluate(prefopt_trainer *trainer, bool with_grad, prefopt_progress *stats)
+{
+    const pf_rows *rows = trainer->rows;
+    const pf_batch *batch = &trainer->batch;
+    PF_TRY(pf_trainer_scores(trainer));
+    memset(trainer->grad_score, 0, (size_t)batch->sequences.n * sizeof *trainer->grad_score);
+    double total = 0, loss = 0;
+    for (int64_t k = 0; k < batch->n; k++)
+        total += rows->weight[pf_batch_row(batch, k)];
+    int64_t slot = 0;
+    for (int64_t k = 0; k < batch->n; k++) {
+        int64_t row = pf_batch_row(batch, k), n = rows->first[row + 1] - rows->first[row];
+        double weight = total > 0 ? rows->weight[row] / (total * (double)n) : 0;
+        for (int64_t j = 0; j < n; j++, slot++) {
+            double logp = trainer->score[batch->slot[slot]];
+            if (weight == 0)
+                continue;
+            if (!isfinite(logp))
+                return not_finite(trainer, row, slot, logp);
+            loss -= weight * logp;
+            trainer->grad_score[batch->slot[slot]] -= weight;
+        }
+    }
+    stats->loss = loss;
+    return with_grad ? pf_trainer_backward(trainer) : PREFOPT_OK;
+}
+
+static const pf_objective objective = {.name = "mle", .evaluate = evaluate};
+
+int32_t prefopt_trainer_create_mle(prefopt_trainer **out, prefopt_policy *policy,
+                                   const prefopt_dataset *data,
+                                   const prefopt_train_options *options)
+{
+    PF_REQUIRE(out);
+    PF_REQUIRE(policy);
+    PF_REQUIRE(data);
+    prefopt_trainer *trainer;
+    PF_TRY(pf_trainer_new(&trainer, &objective, 1, (pf_trained){.policy = policy}, options));
+    int32_t status = pf_trainer_rows(trainer, data);
+    if (status == PREFOPT_OK)
+        status = pf_rows_require(trainer->rows, objective.name, PREFOPT_ROW_COMPLETIONS);
+    if (status == PREFOPT_OK)
+        status = pf_trainer_ready(trainer);
+    if (status != PREFOPT_OK) {
+        prefopt_trainer_destroy(trainer);
+        return status;
+    }
+    *out = trainer;
+    return PREFOPT_OK;
+}

@@ -1,0 +1,266 @@
+/* Internal face of the trainers: what the loop and the fit know of an objective, the rows of the
+ * data, the optimiser.
+ *
+ * An objective is one short file: a pf_objective, its state, and its create call, which fills a
+ * trainer made by pf_trainer_new. The loop and the fit know no objective; they call evaluate. */
+#ifndef PF_TRAIN_H
+#define PF_TRAIN_H
+
+#include "base/pf_base.h"
+#include "data/pf_data.h"
+#include "model/pf_model.h"
+#include "prefopt/train.h"
+
+/* ---- options (train_options.c) */
+
+extern const prefopt_train_options pf_train_defaults;
+
+/* Reads the caller's options (NULL: defaults) and checks every field. */
+int32_t pf_train_options_read(prefopt_train_options *own, const prefopt_train_options *options);
+
+/* ---- the rate (schedule.c): of the step numbered `step` from 0 */
+double pf_learning_rate(const prefopt_train_options *options, int64_t step);
+
+/* ---- the optimiser (optimiser.c)
+ *
+ * Works on up to two slots: the model's parameters, and those of the objective's own (the tie
+ * parameter). Parameters that are not finite (logits of -infinity) are left as they are. */
+typedef struct pf_slot {
+    int32_t dtype; /* PREFOPT_F64 or PREFOPT_F32: of all four arrays */
+    int64_t n;
+    void *value, *grad;
+    void *first, *second; /* moments, owned; NULL where the optimiser has none */
+} pf_slot;
+
+typedef struct pf_optimiser {
+    prefopt_context *context; /* borrowed */
+    prefopt_train_options options;
+    pf_slot slots[2];
+    int32_t n_slots;
+    int64_t steps;    /* taken: the exponent of Adam's bias corrections */
+    int64_t n_chunks; /* of all slots */
+    double *partial;  /* n_chunks */
+} pf_optimiser;
+
+int32_t pf_optimiser_init(pf_optimiser *optimiser, prefopt_context *context,
+                          const prefopt_train_options *options);
+int32_t pf_optimiser_add(pf_optimiser *optimiser, const prefopt_parameters *parameters);
+void pf_optimiser_clear(pf_optimiser *optimiser);
+/* Returns strength / 2 * sum of value^2 over slot 0; add: adds its gradient too. */
+double pf_optimiser_ridge(pf_optimiser *optimiser, double strength, bool add);
+double pf_optimiser_grad_norm(pf_optimiser *optimiser);
+/* One step at this rate with gradients times `scale`. False, and nothing changed, when a parameter
+ * would not be finite. */
+bool pf_optimiser_step(pf_optimiser *optimiser, double rate, double scale);
+
+/* ---- what is trained (trained.c): a policy's log-probabilities or a reward model's scores */
+typedef struct pf_trained {
+    prefopt_policy *policy; /* one of the two is NULL; both are kept */
+    prefopt_reward *reward;
+} pf_trained;
+
+prefopt_context *pf_trained_context(const pf_trained *model);
+bool pf_trained_has_backward(const pf_trained *model);
+int32_t pf_trained_class(const pf_trained *model); /* pf_score_class */
+/* n scores, of a checked view; on failure the array holds anything. */
+int32_t pf_trained_scores(const pf_trained *model, const prefopt_sequences *in, double *score);
+int32_t pf_trained_backward(const pf_trained *model, const prefopt_sequences *in,
+                            const double *grad_score);
+int32_t pf_trained_parameters(const pf_trained *model, prefopt_parameters *out);
+int32_t pf_trained_updated(const pf_trained *model);
+int32_t pf_trained_zero_grad(const pf_trained *model);
+
+/* ---- the rows (trainer_rows.c)
+ *
+ * A copy of the data in the form that training wants: each distinct sequence once, and rows by
+ * index. Models see each distinct sequence of a batch once, however many rows it is in. */
+typedef struct pf_rows {
+    prefopt_context *context; /* borrowed */
+    int64_t n;                /* rows */
+    int64_t n_slots;          /* sequences of all rows, row by row */
+    int64_t n_distinct;
+    pf_sequence_map *map;            /* the distinct ones */
+    int64_t *first;                  /* n + 1: the slots of row i */
+    int64_t *sequence;               /* n_slots: which distinct sequence */
+    int64_t *length;                 /* n_distinct: tokens of the completion */
+    int64_t *group;                  /* n_distinct: number of its prompt, in order of appearance */
+    int32_t *kind;                   /* n */
+    double *weight, *label, *margin; /* n each */
+    int64_t n_groups;
+    bool weighted, labelled, margined; /* some weight is not 1, label not 1, margin not 0 */
+    double total_weight;
+    int64_t max_row; /* the most sequences a row has */
+} pf_rows;
+
+int32_t pf_rows_create(pf_rows **out, prefopt_context *context, const prefopt_dataset *data);
+void pf_rows_destroy(pf_rows *rows);
+/* Other weights than the dataset's, n of them; *total: their sum. ARGUMENT when it is not > 0. */
+int32_t pf_rows_set_weights(pf_rows *rows, const double *weight, double *total);
+/* Distinct sequence i as text, shortened: "prompt [7], completion [1 2]". */
+enum { PF_SEQUENCE_TEXT = 128 };
+const char *pf_rows_text(const pf_rows *rows, int64_t distinct, char text[PF_SEQUENCE_TEXT]);
+
+/* The rows of one step: all of them, or a part whose distinct sequences are gathered. */
+typedef struct pf_batch {
+    int64_t n;                   /* rows */
+    const int64_t *rows;         /* n, or NULL: all in order */
+    prefopt_sequences sequences; /* the distinct ones */
+    const int64_t *distinct;     /* sequences.n: numbers in the rows' map; NULL: 0, 1, 2 ... */
+    int64_t n_slots;
+    const int64_t *slot; /* n_slots, row by row: index into sequences */
+} pf_batch;
+
+static inline int64_t pf_batch_row(const pf_batch *batch, int64_t k)
+{
+    return batch->rows == NULL ? k : batch->rows[k];
+}
+static inline int64_t pf_batch_distinct(const pf_batch *batch, int64_t i)
+{
+    return batch->distinct == NULL ? i : batch->distinct[i];
+}
+
+/* ---- which rows a step takes (batches.c): position p of an endless sequence of shuffled epochs is
+ * taken by step p / batch, so that a step is known by its number alone. */
+typedef struct pf_batches {
+    prefopt_context *context; /* borrowed */
+    const pf_rows *rows;      /* borrowed; NULL: row numbers alone are wanted */
+    int64_t n, batch;         /* batch = n: all, in order */
+    uint64_t seed;
+    int64_t epoch;   /* of `order`; -1: none yet */
+    int64_t *order;  /* n */
+    int64_t *chosen; /* batch: the rows of the step */
+    int64_t *stamp;  /* n_distinct: index in the gathered batch, where seen[] says so */
+    int64_t *seen;   /* n_distinct: the gathering that wrote stamp */
+    int64_t gathering;
+    int64_t *distinct, *slot, *offsets, *prompt_len; /* of the gathered batch */
+    int32_t *tokens;
+} pf_batches;
+
+/* On failure nothing is kept. */
+int32_t pf_batches_init(pf_batches *batches, prefopt_context *context, const pf_rows *rows,
+                        int64_t n, int64_t batch, uint64_t seed);
+void pf_batches_clear(pf_batches *batches);
+void pf_batches_all(const pf_batches *batches, pf_batch *out);
+void pf_batches_take(pf_batches *batches, int64_t step, pf_batch *out);
+/* First part of the stream of the permutations. */
+#define PF_STREAM_BATCHES UINT64_C(0x6261746368)
+
+/* ---- the trainer (trainer.c, loop.c, fit.c) */
+
+typedef struct pf_objective {
+    const char *name; /* begins error texts */
+    bool sampled;     /* run alone: no fit, no loss of the whole data */
+    bool score_prior; /* takes options.score_ridge */
+    /* The loss of trainer->batch at the parameters now, into stats (loss, and what else of
+     * accuracy, margin, kl, reward the objective has; the rest are NaN); with_grad: adds its
+     * gradient to the model's and to extra_grad. Names the row when a number is not finite. Sets
+     * trainer->no_step when there is nothing to learn from. */
+    int32_t (*evaluate)(prefopt_trainer *trainer, bool with_grad, prefopt_progress *stats);
+    /* May be NULL. UNBOUNDED when no finite optimum exists. */
+    int32_t (*exists)(prefopt_trainer *trainer);
+    void (*destroy)(prefopt_trainer *trainer); /* releases state's content */
+} pf_objective;
+
+struct prefopt_trainer {
+    prefopt_context *context;
+    prefopt_train_options options;
+    const pf_objective *objective;
+    void *state; /* the objective's own */
+    pf_trained model;
+    pf_rows *rows; /* NULL: the objective keeps its prompts itself */
+    pf_batches batches;
+    pf_batch batch; /* what evaluate looks at */
+    pf_optimiser optimiser;
+    double total_weight;
+    double extra, extra_grad; /* a parameter of the objective's own */
+    double extra_low;         /* its least value */
+    bool has_extra;
+    bool no_step;
+    int64_t step;               /* taken since the trainer was made */
+    double *score, *grad_score; /* the largest batch's distinct sequences, or n_distinct */
+};
+
+/* A trainer with its rows (data may be NULL: see pf_trainer_rows), batches and options; state is
+ * cleared memory of state_size. On failure the objective calls prefopt_trainer_destroy. */
+int32_t pf_trainer_new(prefopt_trainer **out, const pf_objective *objective, size_t state_size,
+                       pf_trained model, const prefopt_train_options *options);
+/* Takes the rows of data, makes room for batches and scores. */
+int32_t pf_trainer_rows(prefopt_trainer *trainer, const prefopt_dataset *data);
+/* The same where rows are numbers of prompts alone. */
+int32_t pf_trainer_prompts(prefopt_trainer *trainer, int64_t n, double total_weight);
+/* The last act of a create call: the optimiser, over the parameters and extra. */
+int32_t pf_trainer_ready(prefopt_trainer *trainer);
+
+/* Scores of the batch's distinct sequences into trainer->score; failures name the row. */
+int32_t pf_trainer_scores(prefopt_trainer *trainer);
+/* Takes trainer->grad_score back to the parameters. */
+int32_t pf_trainer_backward(prefopt_trainer *trainer);
+/* evaluate, and the ridge on the parameters. Gradients are cleared first. */
+int32_t pf_trainer_evaluate(prefopt_trainer *trainer, bool with_grad, prefopt_progress *stats);
+void pf_progress_clear(prefopt_progress *progress);
+
+/* ---- pairs of the batch as arrays (pair_batch.c) */
+typedef struct pf_pair_batch {
+    prefopt_context *context;
+    double *chosen, *rejected, *ref_chosen, *ref_rejected, *weight, *label, *margin;
+    int64_t *len_chosen, *len_rejected;
+    double *each, *grad_chosen, *grad_rejected;
+} pf_pair_batch;
+
+enum { PF_PAIR_REFERENCES = 1, PF_PAIR_LENGTHS = 2 };
+
+int32_t pf_pair_batch_init(pf_pair_batch *pairs, prefopt_context *context, int64_t capacity,
+                           int32_t parts);
+void pf_pair_batch_clear(pf_pair_batch *pairs);
+/* Arrays of the trainer's batch from trainer->score. ref: n_distinct, or NULL. Fills in and out:
+ * what the data does not use stays NULL. */
+void pf_pair_batch_gather(pf_pair_batch *pairs, const prefopt_trainer *trainer, const double *ref,
+                          prefopt_pair_scores *in, prefopt_pair_loss *out);
+/* Accuracy and mean margin, scale * (difference of scores, minus the references'). */
+void pf_pair_batch_stats(const pf_pair_batch *pairs, const prefopt_pair_scores *in, double scale,
+                         prefopt_progress *stats);
+/* Names the row of a loss that is not finite; then adds the gradients to trainer->grad_score. */
+int32_t pf_pair_batch_scatter(pf_pair_batch *pairs, prefopt_trainer *trainer, double loss);
+
+/* ---- rankings of the batch (ranking_batch.c) */
+typedef struct pf_ranking_batch {
+    prefopt_context *context;
+    int64_t *offsets;
+    double *score, *ref, *weight, *each, *grad; /* ref: NULL without references */
+} pf_ranking_batch;
+
+int32_t pf_ranking_batch_init(pf_ranking_batch *rankings, prefopt_context *context,
+                              const pf_rows *rows, int64_t batch, bool references);
+void pf_ranking_batch_clear(pf_ranking_batch *rankings);
+/* The loss and statistics of the trainer's batch from trainer->score, its gradient into
+ * trainer->grad_score. ref: n_distinct, or NULL. */
+int32_t pf_ranking_batch_evaluate(pf_ranking_batch *rankings, prefopt_trainer *trainer,
+                                  const double *ref, double beta, prefopt_progress *stats);
+
+/* Whether the rows are rankings (true) or pairs; ARGUMENT when they are mixed or neither. */
+int32_t pf_rows_are_rankings(const pf_rows *rows, const char *objective, bool *rankings);
+/* Every row is of this kind, or ARGUMENT naming the first that is not. */
+int32_t pf_rows_require(const pf_rows *rows, const char *objective, int32_t kind);
+
+/* The prior on scores (score_prior.c): adds 1/2 strength * sum over the prompts' distinct sequences
+ * of (scale * (score - ref) - mean)^2 to *loss, its gradient to grad_score. ref: NULL, or
+ * n_distinct; sequences whose reference is -infinity have no part. The batch is all rows. */
+int32_t pf_score_prior(const prefopt_trainer *trainer, double scale, const double *ref,
+                       double *group_work /* 2 n_groups */, double *loss);
+
+/* ---- whether a finite optimum exists (existence.c, separation.c) */
+
+/* Decides it for the trainer's rows and the model's class, and fails with UNBOUNDED and a text that
+ * names the sequences and ends with way_out. For losses that fall for ever as the winner's score
+ * rises over the loser's. ref: n_distinct reference log-probabilities, or NULL; sequences where it
+ * is -infinity have no part. smoothing > 0: every pair counts in both directions. With
+ * trainer->has_extra labels of 0.5 are ties. prior: scores are held by a ridge. */
+int32_t pf_exists(prefopt_trainer *trainer, const double *ref, double smoothing, bool prior,
+                  const char *way_out);
+
+/* A direction theta with X theta >= 0 and not 0, for x: [m, k] rows of length 1 or 0. found:
+ * whether there is one; then direction (k) holds it. */
+int32_t pf_separation(prefopt_context *context, int64_t m, int64_t k, const double *x, bool *found,
+                      double *direction);
+
+#endif

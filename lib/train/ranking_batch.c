@@ -1,0 +1,96 @@
+/* Rankings of a batch: the Plackett-Luce loss, shared by reward models (scores are rewards) and DPO
+ * (scores are beta times log-ratios). */
+#include <math.h>
+
+#include "train/pf_train.h"
+
+int32_t pf_ranking_batch_init(pf_ranking_batch *r, prefopt_context *context, const pf_rows *rows,
+                              int64_t batch, bool references)
+{
+    int64_t slots;
+    memset(r, 0, sizeof *r);
+    r->context = context;
+    if (!pf_mul(batch, rows->max_row, &slots))
+        return pf_fail(PREFOPT_ERR_MEMORY, "a size overflows: a batch of %lld rows",
+                       (long long)batch);
+    if (slots > rows->n_slots)
+        slots = rows->n_slots;
+    r->offsets = pf_alloc(context, batch + 1, sizeof *r->offsets);
+    r->weight = pf_alloc(context, batch, sizeof *r->weight);
+    r->each = pf_alloc(context, batch, sizeof *r->each);
+    r->score = pf_alloc(context, slots, sizeof *r->score);
+    r->grad = pf_alloc(context, slots, sizeof *r->grad);
+    if (references)
+        r->ref = pf_alloc(context, slots, sizeof *r->ref);
+    bool failed = r->offsets == NULL || r->weight == NULL || r->each == NULL || r->score == NULL ||
+                  r->grad == NULL || (references && r->ref == NULL);
+    return failed ? PREFOPT_ERR_MEMORY : PREFOPT_OK;
+}
+
+void pf_ranking_batch_clear(pf_ranking_batch *r)
+{
+    void *const owned[] = {r->offsets, r->weight, r->each, r->score, r->grad, r->ref};
+    for (size_t i = 0; i < sizeof owned / sizeof *owned; i++)
+        if (owned[i] != NULL)
+            pf_free(r->context, owned[i]);
+    memset(r, 0, sizeof *r);
+}
+
+/* As with pairs, over neighbours in each ranking. */
+static void statistics(const pf_ranking_batch *r, int64_t n, double scale, prefopt_progress *stats)
+{
+    double total = 0, right = 0, margin = 0;
+    for (int64_t k = 0; k < n; k++)
+        for (int64_t i = r->offsets[k]; i + 1 < r->offsets[k + 1] && r->weight[k] > 0; i++) {
+            double d = r->score[i] - r->score[i + 1];
+            if (r->ref != NULL)
+                d -= r->ref[i] - r->ref[i + 1];
+            total += r->weight[k];
+            right += d > 0 ? r->weight[k] : 0;
+            margin += r->weight[k] * scale * d;
+        }
+    if (total > 0) {
+        stats->accuracy = right / total;
+        stats->margin = margin / total;
+    }
+}
+
+int32_t pf_ranking_batch_evaluate(pf_ranking_batch *r, prefopt_trainer *trainer, const double *ref,
+                                  double beta, prefopt_progress *stats)
+{
+    const pf_rows *rows = trainer->rows;
+    const pf_batch *batch = &trainer->batch;
+    int64_t slot = 0;
+    r->offsets[0] = 0;
+    for (int64_t k = 0; k < batch->n; k++) {
+        int64_t row = pf_batch_row(batch, k), n = rows->first[row + 1] - rows->first[row];
+        r->weight[k] = rows->weight[row];
+        for (int64_t j = 0; j < n; j++, slot++) {
+            r->score[slot] = trainer->score[batch->slot[slot]];
+            if (ref != NULL)
+                r->ref[slot] = ref[pf_batch_distinct(batch, batch->slot[slot])];
+        }
+        r->offsets[k + 1] = slot;
+    }
+    prefopt_pl_options options;
+    PF_TRY(prefopt_pl_options_init(&options, sizeof options));
+    options.beta = beta;
+    prefopt_ranking_scores in = {.struct_size = sizeof in,
+                                 .n = batch->n,
+                                 .offsets = r->offsets,
+                                 .score = r->score,
+                                 .ref_logp = r->ref,
+                                 .weight = r->weight};
+    prefopt_ranking_loss out = {.struct_size = sizeof out, .each = r->each, .grad_score = r->grad};
+    PF_TRY(prefopt_loss_plackett_luce(&options, &in, &out));
+    for (int64_t k = 0; k < batch->n && !isfinite(out.mean); k++)
+        if (r->weight[k] > 0 && !isfinite(r->each[k]))
+            return pf_fail(PREFOPT_ERR_NUMERIC, "row %lld: the loss is %g",
+                           (long long)pf_batch_row(batch, k), r->each[k]);
+    memset(trainer->grad_score, 0, (size_t)batch->sequences.n * sizeof *trainer->grad_score);
+    for (int64_t s = 0; s < slot; s++)
+        trainer->grad_score[batch->slot[s]] += r->grad[s];
+    stats->loss = out.mean;
+    statistics(r, batch->n, beta, stats);
+    return PREFOPT_OK;
+}

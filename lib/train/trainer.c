@@ -1,0 +1,196 @@
+/* The trainer's handle: what all objectives share of create, evaluate and destroy. */
+#include <math.h>
+
+#include "model/pf_reward.h"
+#include "train/pf_train.h"
+
+int32_t pf_trainer_new(prefopt_trainer **out, const pf_objective *objective, size_t state_size,
+                       pf_trained model, const prefopt_train_options *options)
+{
+    prefopt_train_options own;
+    PF_TRY(pf_train_options_read(&own, options));
+    if (own.score_ridge != 0 && !objective->score_prior)
+        return pf_fail(PREFOPT_ERR_ARGUMENT, "score_ridge is %g, but %s has no use for it",
+                       own.score_ridge, objective->name);
+    if (own.score_ridge != 0 && own.batch != 0)
+        return pf_fail(PREFOPT_ERR_ARGUMENT,
+                       "batch is %lld, but score_ridge is over the whole data: expected 0",
+                       (long long)own.batch);
+    if (objective->sampled && own.tolerance != pf_train_defaults.tolerance)
+        return pf_fail(PREFOPT_ERR_ARGUMENT, "tolerance is %g, but %s has no fit", own.tolerance,
+                       objective->name);
+    if (objective->sampled && own.max_iterations != pf_train_defaults.max_iterations)
+        return pf_fail(PREFOPT_ERR_ARGUMENT, "max_iterations is %lld, but %s has no fit",
+                       (long long)own.max_iterations, objective->name);
+    prefopt_context *context = pf_trained_context(&model);
+    prefopt_trainer *trainer = pf_calloc(context, 1, sizeof *trainer);
+    if (trainer == NULL)
+        return PREFOPT_ERR_MEMORY;
+    trainer->state = pf_calloc(context, 1, state_size);
+    if (trainer->state == NULL) {
+        pf_free(context, trainer);
+        return PREFOPT_ERR_MEMORY;
+    }
+    trainer->context = pf_context_retain(context);
+    trainer->options = own;
+    trainer->objective = objective;
+    trainer->model = model;
+    if (model.policy != NULL)
+        pf_policy_retain(model.policy);
+    if (model.reward != NULL)
+        pf_reward_retain(model.reward);
+    trainer->batches.context = trainer->context;
+    pf_optimiser_init(&trainer->optimiser, trainer->context, &trainer->options);
+    *out = trainer;
+    return PREFOPT_OK;
+}
+
+void prefopt_trainer_destroy(prefopt_trainer *trainer)
+{
+    if (trainer == NULL)
+        return;
+    prefopt_context *context = trainer->context;
+    if (trainer->objective->destroy != NULL)
+        trainer->objective->destroy(trainer);
+    pf_free(context, trainer->state);
+    pf_batches_clear(&trainer->batches);
+    pf_rows_destroy(trainer->rows);
+    pf_optimiser_clear(&trainer->optimiser);
+    pf_free(context, trainer->score);
+    pf_free(context, trainer->grad_score);
+    prefopt_policy_destroy(trainer->model.policy);
+    prefopt_reward_destroy(trainer->model.reward);
+    pf_free(context, trainer);
+    pf_context_release(context);
+}
+
+int32_t pf_trainer_rows(prefopt_trainer *trainer, const prefopt_dataset *data)
+{
+    prefopt_context *context = trainer->context;
+    const prefopt_train_options *o = &trainer->options;
+    PF_TRY(pf_rows_create(&trainer->rows, context, data));
+    trainer->total_weight = trainer->rows->total_weight;
+    PF_TRY(pf_batches_init(&trainer->batches, context, trainer->rows, trainer->rows->n, o->batch,
+                           o->seed));
+    trainer->score = pf_alloc(context, trainer->rows->n_distinct, sizeof *trainer->score);
+    trainer->grad_score = pf_alloc(context, trainer->rows->n_distinct, sizeof *trainer->grad_score);
+    return trainer->score == NULL || trainer->grad_score == NULL ? PREFOPT_ERR_MEMORY : PREFOPT_OK;
+}
+
+int32_t pf_trainer_prompts(prefopt_trainer *trainer, int64_t n, double total_weight)
+{
+    trainer->total_weight = total_weight;
+    return pf_batches_init(&trainer->batches, trainer->context, NULL, n, trainer->options.batch,
+                           trainer->options.seed);
+}
+
+int32_t pf_trainer_ready(prefopt_trainer *trainer)
+{
+    prefopt_parameters parameters = {.struct_size = sizeof parameters};
+    int32_t status = pf_trained_parameters(&trainer->model, &parameters);
+    if (status == PREFOPT_OK && !pf_trained_has_backward(&trainer->model))
+        status = pf_fail(PREFOPT_ERR_UNSUPPORTED, "the model has no backward");
+    if (status != PREFOPT_OK)
+        return pf_fail_in(status, "%s", trainer->objective->name);
+    PF_TRY(pf_optimiser_add(&trainer->optimiser, &parameters));
+    if (!trainer->has_extra)
+        return PREFOPT_OK;
+    return pf_optimiser_add(&trainer->optimiser,
+                            &(prefopt_parameters){.struct_size = sizeof parameters,
+                                                  .dtype = PREFOPT_F64,
+                                                  .n = 1,
+                                                  .value = &trainer->extra,
+                                                  .grad = &trainer->extra_grad});
+}
+
+/* The first row of the batch that has sequence i. */
+static int64_t row_of(const prefopt_trainer *trainer, int64_t i)
+{
+    int64_t slot = 0;
+    for (int64_t k = 0; k < trainer->batch.n; k++) {
+        int64_t row = pf_batch_row(&trainer->batch, k);
+        int64_t n = trainer->rows->first[row + 1] - trainer->rows->first[row];
+        for (int64_t j = 0; j < n; j++)
+            if (trainer->batch.slot[slot++] == i)
+                return row;
+    }
+    return -1;
+}
+
+/* The model refused a sequence or gave a bad number: asks for one sequence at a time to name the
+ * row. */
+static int32_t name_bad_row(prefopt_trainer *trainer, int32_t status)
+{
+    const pf_batch *batch = &trainer->batch;
+    char text[PF_SEQUENCE_TEXT];
+    for (int64_t i = 0; i < batch->sequences.n; i++) {
+        prefopt_sequences one = pf_sequences_part(&batch->sequences, i, 1);
+        int32_t again = pf_trained_scores(&trainer->model, &one, trainer->score + i);
+        if (again < 0)
+            return pf_fail_in(again, "row %lld (%s)", (long long)row_of(trainer, i),
+                              pf_rows_text(trainer->rows, pf_batch_distinct(batch, i), text));
+    }
+    return pf_fail(status, "the model failed on %lld sequences together but on none alone",
+                   (long long)batch->sequences.n);
+}
+
+int32_t pf_trainer_scores(prefopt_trainer *trainer)
+{
+    int32_t status = pf_trained_scores(&trainer->model, &trainer->batch.sequences, trainer->score);
+    if (status == PREFOPT_ERR_NUMERIC || status == PREFOPT_ERR_ARGUMENT)
+        return name_bad_row(trainer, status);
+    return status;
+}
+
+int32_t pf_trainer_backward(prefopt_trainer *trainer)
+{
+    return pf_trained_backward(&trainer->model, &trainer->batch.sequences, trainer->grad_score);
+}
+
+int32_t pf_trainer_evaluate(prefopt_trainer *trainer, bool with_grad, prefopt_progress *stats)
+{
+    pf_progress_clear(stats);
+    trainer->no_step = false;
+    trainer->extra_grad = 0;
+    if (with_grad)
+        PF_TRY(pf_trained_zero_grad(&trainer->model));
+    PF_TRY(trainer->objective->evaluate(trainer, with_grad, stats));
+    if (trainer->options.ridge > 0 && !trainer->no_step)
+        stats->loss += pf_optimiser_ridge(
+            &trainer->optimiser, trainer->options.ridge / trainer->total_weight, with_grad);
+    if (!trainer->no_step && !isfinite(stats->loss))
+        return pf_fail(PREFOPT_ERR_NUMERIC, "the loss is %g", stats->loss);
+    return PREFOPT_OK;
+}
+
+void pf_progress_clear(prefopt_progress *progress)
+{
+    double none = NAN;
+    *progress = (prefopt_progress){.struct_size = sizeof *progress,
+                                   .loss = none,
+                                   .accuracy = none,
+                                   .margin = none,
+                                   .kl = none,
+                                   .reward = none,
+                                   .grad_norm = none,
+                                   .learning_rate = none,
+                                   .steps_per_second = none,
+                                   .seconds_left = none};
+}
+
+int32_t prefopt_trainer_loss(prefopt_trainer *trainer, double *loss)
+{
+    PF_REQUIRE(trainer);
+    PF_REQUIRE(loss);
+    if (trainer->objective->sampled)
+        return pf_fail(PREFOPT_ERR_UNSUPPORTED,
+                       "%s has no loss of the whole data: its data are sampled at each step",
+                       trainer->objective->name);
+    prefopt_progress stats;
+    pf_batches_all(&trainer->batches, &trainer->batch);
+    int32_t status = pf_trainer_evaluate(trainer, false, &stats);
+    if (status != PREFOPT_OK)
+        return status < 0 ? pf_fail_in(status, "%s", trainer->objective->name) : status;
+    *loss = stats.loss;
+    return PREFOPT_OK;
+}
