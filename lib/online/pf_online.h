@@ -46,10 +46,11 @@ typedef struct {
     int32_t padding;
 } pf_draw;
 
-/* Gives each draw the token at which the cumulated exp(log_q), in token order, first exceeds u
- * times its total; never one of probability 0. Reorders the draws by (u, id), and so by token. The
- * token of a draw depends on its own u alone. */
-void pf_draw_tokens(int64_t vocab, const double *log_q, int64_t n, pf_draw *draws);
+/* Gives each draw the token at which the cumulated exp(log_q), in token order, first exceeds u *
+ * total; never one of probability 0. total: pf_total_mass(log_q), or what is known of it without
+ * another pass: its rounding goes to the last token. Reorders the draws by (u, id), and so by
+ * token. The token of a draw depends on its own u alone. */
+void pf_draw_tokens(int64_t vocab, const double *log_q, double total, int64_t n, pf_draw *draws);
 
 /* The lowest of the likeliest tokens. */
 int64_t pf_greedy_token(int64_t vocab, const double *logp);

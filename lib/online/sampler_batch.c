@@ -125,13 +125,16 @@ static void draw_branch(void *payload, int64_t i)
     const prefopt_sampler_options *o = s->options;
     const branch *b = &s->branches[s->call_first + i];
     double *next_logp = s->next_logp + i * s->vocab, *log_q = s->log_q + i * s->vocab;
-    if (!(fabs(pf_total_mass(s->vocab, next_logp) - 1) <= 1e-3)) {
+    double total = pf_total_mass(s->vocab, next_logp);
+    if (!(fabs(total - 1) <= 1e-3)) {
         s->nodes[b->node].status = PREFOPT_ERR_NUMERIC;
         return;
     }
-    if (copies(s))
+    if (copies(s)) {
         pf_truncate(s->vocab, next_logp, &s->truncation,
                     s->order == NULL ? NULL : s->order + i * s->vocab, log_q);
+        total = 1;
+    }
     if (o->temperature == 0) {
         int64_t token = pf_greedy_token(s->vocab, next_logp);
         for (int64_t k = b->first; k < b->end; k++)
@@ -144,7 +147,7 @@ static void draw_branch(void *payload, int64_t i)
         uint64_t stream = pf_stream(row_stream, (uint64_t)(m->id % o->n));
         m->u = pf_uniform(o->seed, stream, (uint64_t)s->depth);
     }
-    pf_draw_tokens(s->vocab, log_q, b->end - b->first, s->members + b->first);
+    pf_draw_tokens(s->vocab, log_q, total, b->end - b->first, s->members + b->first);
 }
 
 /* Puts the children of the call's i-th branch into the tree; those that go on become branches. */

@@ -127,12 +127,12 @@ static int by_u(const void *a, const void *b)
 }
 
 /* Sorted draws take their tokens in one walk over the vocabulary. */
-void pf_draw_tokens(int64_t vocab, const double *log_q, int64_t n, pf_draw *draws)
+void pf_draw_tokens(int64_t vocab, const double *log_q, double total, int64_t n, pf_draw *draws)
 {
     if (n == 0)
         return;
     qsort(draws, (size_t)n, sizeof *draws, by_u);
-    double total = pf_total_mass(vocab, log_q), below = 0;
+    double below = 0;
     int64_t drawn = 0, last = 0;
     for (int64_t i = 0; i < vocab && drawn < n; i++) {
         double q = exp(log_q[i]);
@@ -143,7 +143,7 @@ void pf_draw_tokens(int64_t vocab, const double *log_q, int64_t n, pf_draw *draw
         while (drawn < n && draws[drawn].u * total < below)
             draws[drawn++].token = (int32_t)i;
     }
-    /* `below` ends as `total`, which u * total may round to. */
+    /* `below` may end a little under u * total. */
     while (drawn < n)
         draws[drawn++].token = (int32_t)last;
 }

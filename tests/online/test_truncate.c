@@ -162,17 +162,21 @@ START_TEST(a_draw_is_the_inverse_of_the_distribution)
         draws[i] = (pf_draw){.u = pf_uniform(5, 0, (uint64_t)i), .id = i};
     draws[0].u = 0x1p-53;
     draws[1].u = 1 - 0x1p-53;
-    pf_draw_tokens(6, log_q, N, draws);
+    pf_draw_tokens(6, log_q, pf_total_mass(6, log_q), N, draws);
     for (int64_t i = 0; i < N; i++) {
         double u = draws[i].u;
         ck_assert_int_eq(draws[i].token, u < 0.2 ? 1 : u < 0.7 ? 2 : 4);
         one = (pf_draw){.u = u};
-        pf_draw_tokens(6, log_q, 1, &one);
+        pf_draw_tokens(6, log_q, pf_total_mass(6, log_q), 1, &one);
         ck_assert_int_eq(one.token, draws[i].token);
         if (i > 0)
             ck_assert(draws[i - 1].u <= u);
     }
-    pf_draw_tokens(6, log_q, 0, NULL);
+    pf_draw_tokens(6, log_q, 1, 0, NULL);
+    /* A total that is too large leaves what is over to the last token that can be drawn. */
+    one = (pf_draw){.u = 0.99};
+    pf_draw_tokens(6, log_q, 2, 1, &one);
+    ck_assert_int_eq(one.token, 4);
 }
 END_TEST
 
@@ -186,7 +190,7 @@ START_TEST(draws_follow_the_distribution)
     pf_draw *draws = malloc(N * sizeof *draws);
     for (int64_t i = 0; i < N; i++)
         draws[i] = (pf_draw){.u = pf_uniform(8, 1, (uint64_t)i), .id = i};
-    pf_draw_tokens(5, log_q, N, draws);
+    pf_draw_tokens(5, log_q, 1, N, draws);
     for (int64_t i = 0; i < N; i++)
         count[draws[i].token]++;
     free(draws);
