@@ -69,7 +69,7 @@ static double tie_variance(pf_newton *newton)
     double *unit = newton->gradient;
     memset(unit, 0, (size_t)l->dim * sizeof *unit);
     unit[l->n_items] = 1;
-    pf_newton_solve(newton, unit, 1e-12);
+    pf_newton_solve(newton, unit, 1e-10);
     return newton->step[l->n_items];
 }
 

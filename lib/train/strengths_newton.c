@@ -147,6 +147,9 @@ static void conjugate_gradients(pf_newton *newton, const double *right, double a
         x[i] = 0;
         r[i] = right[i];
     }
+    /* What rounding put outside the range of K would never get smaller. */
+    if (newton->ridge == 0)
+        centre(l->n_items, r);
     precondition(newton, p);
     double rz = dot(dim, r, p), goal = accuracy * accuracy * dot(dim, r, r);
     for (int64_t k = 0; k < 4 * dim + 100 && dot(dim, r, r) > goal; k++) {
@@ -259,7 +262,7 @@ bool pf_newton_fit(pf_newton *newton, double *x, int64_t *iterations, double *gr
         if (norm <= newton->tolerance && (moved <= 1e-6 || norm > 0.5 * before))
             break;
         before = norm;
-        pf_newton_solve(newton, newton->gradient, fmin(0.1, norm / start));
+        pf_newton_solve(newton, newton->gradient, fmin(0.1, fmax(1e-4, norm / start)));
         norm = move(newton, x, norm, &moved);
         if (moved == 0)
             break;
