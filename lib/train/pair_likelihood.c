@@ -12,7 +12,6 @@
 typedef struct {
     pf_pair_likelihood *p;
     const double *x;
-    double *chunk_log; /* log_likelihood alone */
 } pass;
 
 static double *clear_partial(const pf_pair_likelihood *p, int64_t task)
@@ -65,7 +64,7 @@ static void sum_chunk_tt(pf_pair_likelihood *p)
 
 static void evaluate(pf_likelihood *l, const double *x, double *gradient)
 {
-    pass run = {(pf_pair_likelihood *)l, x, NULL};
+    pass run = {(pf_pair_likelihood *)l, x};
     pf_parallel_for(l->context, l->n_chunks,
                     pf_has_ties(run.p) ? evaluate_tied_task : evaluate_plain_task, &run);
     if (pf_has_ties(run.p))
@@ -96,35 +95,35 @@ static void scores_task(void *payload, int64_t task)
 
 static void evaluate_scores(pf_likelihood *l, const double *x)
 {
-    pass run = {(pf_pair_likelihood *)l, x, NULL};
+    pass run = {(pf_pair_likelihood *)l, x};
     pf_parallel_for(l->context, l->n_chunks, scores_task, &run);
     sum_chunk_tt(run.p);
 }
 
-/* weight * log P, where weight 0 counts nothing even if P is 0. */
-static double weighted(double weight, double log_p) { return weight > 0 ? weight * log_p : 0; }
+/* log of P(a wins), P(b wins) and P(tie), each only where it counts: weight 0 times -inf is 0. */
+static double pair_log_likelihood(const pf_pair_likelihood *p, int64_t k, double d, double t)
+{
+    double win = p->win[k], lose = p->lose[k], tie = p->tie[k], sum = 0;
+    if (!pf_has_ties(p)) {
+        sum += win > 0 ? win * pf_log_sigmoid(d) : 0;
+        return sum + (lose > 0 ? lose * pf_log_sigmoid(-d) : 0);
+    }
+    if (p->base.tie_model == PREFOPT_TIE_DAVIDSON) {
+        double log_s = pf_log_add_exp(pf_log_add_exp(0.5 * d, -0.5 * d), t);
+        return win * (0.5 * d - log_s) + lose * (-0.5 * d - log_s) + tie * (t - log_s);
+    }
+    double log_a = pf_log_sigmoid(d - t), log_b = pf_log_sigmoid(-d - t);
+    sum += win * log_a + lose * log_b;
+    return sum + (tie > 0 ? tie * (log_a + log_b + 2 * t + pf_log1mexp(-2 * t)) : 0);
+}
 
 static double log_likelihood(const pf_likelihood *l, const double *x)
 {
     const pf_pair_likelihood *p = (const pf_pair_likelihood *)l;
+    double t = pf_has_ties(p) ? x[l->n_items] : 0;
     pf_sum sum = {0, 0};
-    for (int64_t k = 0; k < p->n_pairs; k++) {
-        double d = x[p->a[k]] - x[p->b[k]], win = p->win[k], lose = p->lose[k], tie = p->tie[k];
-        if (!pf_has_ties(p)) {
-            pf_sum_add(&sum, weighted(win, pf_log_sigmoid(d)) + weighted(lose, pf_log_sigmoid(-d)));
-            continue;
-        }
-        double t = x[l->n_items];
-        if (l->tie_model == PREFOPT_TIE_DAVIDSON) {
-            double log_s = pf_log_add_exp(pf_log_add_exp(0.5 * d, -0.5 * d), t);
-            pf_sum_add(&sum, weighted(win, 0.5 * d - log_s) + weighted(lose, -0.5 * d - log_s) +
-                                 weighted(tie, t - log_s));
-        } else {
-            double log_a = pf_log_sigmoid(d - t), log_b = pf_log_sigmoid(-d - t);
-            pf_sum_add(&sum, weighted(win, log_a) + weighted(lose, log_b) +
-                                 weighted(tie, log_a + log_b + 2 * t + pf_log1mexp(-2 * t)));
-        }
-    }
+    for (int64_t k = 0; k < p->n_pairs; k++)
+        pf_sum_add(&sum, pair_log_likelihood(p, k, x[p->a[k]] - x[p->b[k]], t));
     return pf_sum_value(&sum);
 }
 
@@ -153,7 +152,7 @@ static void product_task(void *payload, int64_t task)
 
 static void product(pf_likelihood *l, const double *v, double *out)
 {
-    pass run = {(pf_pair_likelihood *)l, v, NULL};
+    pass run = {(pf_pair_likelihood *)l, v};
     pf_parallel_for(l->context, l->n_chunks, product_task, &run);
     pf_likelihood_reduce(l, out);
     if (pf_has_ties(run.p))

@@ -93,44 +93,54 @@ static double row_weight(const prefopt_comparisons *data, int64_t i)
     return data->weight == NULL ? 1 : data->weight[i];
 }
 
-/* Row i seen from the smaller item. */
-static void row_of(const prefopt_comparisons *data, int64_t i, int32_t *a, int32_t *b,
-                   double *label)
-{
-    double y = data->label == NULL ? 1 : data->label[i];
-    bool swapped = data->first[i] > data->second[i];
-    *a = swapped ? data->second[i] : data->first[i];
-    *b = swapped ? data->first[i] : data->second[i];
-    *label = swapped ? 1 - y : y;
-}
+/* A row on its way through the sort: the item of its pair that the bucket does not tell, and twice
+ * its number, plus 1 where first > second. Eight bytes, as the sort moves each row twice. */
+typedef struct {
+    int32_t item;
+    uint32_t row;
+} sort_row;
 
-/* order = the rows of positive weight sorted by (a, b), rows of one pair as given: a counting sort
- * by b, then one by a. count: n_items + 1, other: n. Returns how many. */
-static int64_t sort_rows(const prefopt_comparisons *data, int64_t *count, int64_t *other,
-                         int64_t *order)
+/* Rows of positive weight sorted by (a, b), a < b, those of one pair as given. */
+typedef struct {
+    int64_t *end_a, *end_b; /* n_items: ends of the buckets */
+    sort_row *by_b, *by_a;  /* n; item: a, and b */
+    int64_t used;
+} sorted_rows;
+
+/* Two counting sorts, by b and then by a; the second reads its keys in order. */
+static void sort_rows(const prefopt_comparisons *data, sorted_rows *s)
 {
-    int64_t n = data->n_items, used = 0;
-    for (int by_a = 0; by_a < 2; by_a++) {
-        memset(count, 0, (size_t)(n + 1) * sizeof *count);
-        int64_t rows = by_a ? used : data->n;
-        for (int pass_two = 0; pass_two < 2; pass_two++) {
-            for (int64_t k = 0; k < rows; k++) {
-                int64_t i = by_a ? other[k] : k;
-                int32_t u = data->first[i], v = data->second[i];
-                if (!by_a && row_weight(data, i) == 0)
-                    continue;
-                int32_t key = (u < v) == (by_a != 0) ? u : v;
-                if (pass_two)
-                    (by_a ? order : other)[count[key]++] = i;
-                else
-                    count[key + 1]++;
-            }
-            for (int64_t j = 0; j < n && !pass_two; j++)
-                count[j + 1] += count[j];
-        }
-        used = by_a ? used : count[n - 1];
+    int64_t n = data->n_items, before_a = 0, before_b = 0;
+    memset(s->end_a, 0, (size_t)n * sizeof *s->end_a);
+    memset(s->end_b, 0, (size_t)n * sizeof *s->end_b);
+    for (int64_t i = 0; i < data->n; i++) {
+        if (row_weight(data, i) == 0)
+            continue;
+        int32_t u = data->first[i], v = data->second[i];
+        s->end_a[u < v ? u : v]++;
+        s->end_b[u < v ? v : u]++;
     }
-    return used;
+    /* Counts into starts, which the scatters below make ends. */
+    for (int64_t j = 0; j < n; j++) {
+        int64_t count_a = s->end_a[j], count_b = s->end_b[j];
+        s->end_a[j] = before_a;
+        s->end_b[j] = before_b;
+        before_a += count_a;
+        before_b += count_b;
+    }
+    s->used = before_a;
+    for (int64_t i = 0; i < data->n; i++) {
+        if (row_weight(data, i) == 0)
+            continue;
+        int32_t u = data->first[i], v = data->second[i];
+        sort_row moved = {u < v ? u : v, (uint32_t)i * 2 + (u > v)};
+        s->by_b[s->end_b[u < v ? v : u]++] = moved;
+    }
+    for (int64_t b = 0, k = 0; b < n; b++)
+        for (; k < s->end_b[b]; k++) {
+            sort_row moved = {(int32_t)b, s->by_b[k].row};
+            s->by_a[s->end_a[s->by_b[k].item]++] = moved;
+        }
 }
 
 static int32_t allocate_pairs(pf_pair_likelihood *p, int64_t n_pairs, int64_t keep_rows)
@@ -154,41 +164,41 @@ static int32_t allocate_pairs(pf_pair_likelihood *p, int64_t n_pairs, int64_t ke
     return own_arrays(p);
 }
 
-static int64_t count_pairs(const prefopt_comparisons *data, const int64_t *order, int64_t used)
+static int64_t count_pairs(const sorted_rows *s, int64_t n_items)
 {
     int64_t n_pairs = 0;
-    int32_t a, b, last_a = -1, last_b = -1;
-    double label;
-    for (int64_t k = 0; k < used; k++) {
-        row_of(data, order[k], &a, &b, &label);
-        n_pairs += a != last_a || b != last_b;
-        last_a = a;
-        last_b = b;
-    }
+    for (int64_t a = 0, k = 0; a < n_items; a++)
+        for (int32_t last = -1; k < s->end_a[a]; k++) {
+            n_pairs += s->by_a[k].item != last;
+            last = s->by_a[k].item;
+        }
     return n_pairs;
 }
 
-static void fill_pairs(pf_pair_likelihood *p, const prefopt_comparisons *data, const int64_t *order,
-                       int64_t used)
+static void fill_pairs(pf_pair_likelihood *p, const prefopt_comparisons *data, const sorted_rows *s)
 {
     int64_t pair = -1;
-    for (int64_t k = 0; k < used; k++) {
-        int32_t a, b;
-        double label, weight = row_weight(data, order[k]);
-        row_of(data, order[k], &a, &b, &label);
-        if (pair < 0 || p->a[pair] != a || p->b[pair] != b) {
-            pair++;
-            p->a[pair] = a;
-            p->b[pair] = b;
+    for (int64_t a = 0, k = 0; a < data->n_items; a++)
+        for (int32_t last = -1; k < s->end_a[a]; k++) {
+            int64_t row = s->by_a[k].row / 2;
+            double weight = row_weight(data, row);
+            double label = data->label == NULL ? 1 : data->label[row];
+            if (s->by_a[k].row % 2 == 1)
+                label = 1 - label;
+            if (s->by_a[k].item != last) {
+                last = s->by_a[k].item;
+                pair++;
+                p->a[pair] = (int32_t)a;
+                p->b[pair] = last;
+            }
+            add_row(p, pair, weight, label);
+            p->base.total_weight += weight;
+            if (p->n_rows > 0) {
+                p->row_pair[row] = pair;
+                p->row_weight[row] = weight;
+                p->row_label[row] = label;
+            }
         }
-        add_row(p, pair, weight, label);
-        p->base.total_weight += weight;
-        if (p->n_rows > 0) {
-            p->row_pair[order[k]] = pair;
-            p->row_weight[order[k]] = weight;
-            p->row_label[order[k]] = label;
-        }
-    }
 }
 
 int32_t pf_pair_likelihood_create(pf_likelihood **out, prefopt_context *context,
@@ -203,19 +213,24 @@ int32_t pf_pair_likelihood_create(pf_likelihood **out, prefopt_context *context,
     p->base.n_items = data->n_items;
     p->base.tie_model = tie_model;
     p->base.dim = data->n_items + pf_has_ties(p);
-    int64_t *count = pf_alloc(context, data->n_items + 1, sizeof *count);
-    int64_t *other = pf_alloc(context, data->n, sizeof *other);
-    int64_t *order = pf_alloc(context, data->n, sizeof *order);
+    sorted_rows s = {0};
+    s.end_a = pf_alloc(context, data->n_items, sizeof *s.end_a);
+    s.end_b = pf_alloc(context, data->n_items, sizeof *s.end_b);
+    s.by_a = pf_alloc(context, data->n, sizeof *s.by_a);
+    s.by_b = pf_alloc(context, data->n, sizeof *s.by_b);
     int32_t status = PREFOPT_ERR_MEMORY;
-    if (count != NULL && other != NULL && order != NULL) {
-        int64_t used = sort_rows(data, count, other, order);
-        status = allocate_pairs(p, count_pairs(data, order, used), keep_rows ? data->n : 0);
+    if (s.end_a != NULL && s.end_b != NULL && s.by_a != NULL && s.by_b != NULL) {
+        sort_rows(data, &s);
+        pf_free(context, s.by_b);
+        s.by_b = NULL;
+        status = allocate_pairs(p, count_pairs(&s, data->n_items), keep_rows ? data->n : 0);
         if (status == PREFOPT_OK)
-            fill_pairs(p, data, order, used);
+            fill_pairs(p, data, &s);
     }
-    pf_free(context, count);
-    pf_free(context, other);
-    pf_free(context, order);
+    pf_free(context, s.end_a);
+    pf_free(context, s.end_b);
+    pf_free(context, s.by_a);
+    pf_free(context, s.by_b);
     if (status == PREFOPT_OK)
         *out = &p->base;
     else

@@ -82,6 +82,11 @@ static int32_t check_item(const char *array, int64_t i, int32_t item, int64_t n_
 int32_t pf_strengths_check_comparisons(const prefopt_comparisons *data, int32_t tie_model)
 {
     PF_TRY(check_sizes("comparisons", data->n_items, data->n));
+    if (data->n > INT32_MAX)
+        return pf_fail(PREFOPT_ERR_ARGUMENT,
+                       "comparisons.n is %lld, expected at most %d (equal rows may be one with "
+                       "their weights added)",
+                       (long long)data->n, INT32_MAX);
     if (data->n > 0 && (data->first == NULL || data->second == NULL))
         return pf_fail(PREFOPT_ERR_ARGUMENT, "comparisons.%s is NULL, expected %lld items",
                        data->first == NULL ? "first" : "second", (long long)data->n);

@@ -9,7 +9,7 @@ enum { DENSE_DIM = 200, MAX_ITERATIONS = 5000, MAX_BACKTRACKS = 60 };
 
 int64_t pf_likelihood_chunks(int64_t n, int64_t dim)
 {
-    int64_t by_work = n / 8192, by_sums = n / (4 * dim);
+    int64_t by_work = n / 8192, by_sums = n / (16 * dim);
     int64_t chunks = by_work < by_sums ? by_work : by_sums;
     return chunks < 1 ? 1 : chunks > 32 ? 32 : chunks;
 }
