@@ -117,13 +117,24 @@ static double pair_log_likelihood(const pf_pair_likelihood *p, int64_t k, double
     return sum + (tie > 0 ? tie * (log_a + log_b + 2 * t + pf_log1mexp(-2 * t)) : 0);
 }
 
-static double log_likelihood(const pf_likelihood *l, const double *x)
+static void log_likelihood_task(void *payload, int64_t task)
 {
-    const pf_pair_likelihood *p = (const pf_pair_likelihood *)l;
-    double t = pf_has_ties(p) ? x[l->n_items] : 0;
+    const pf_pair_likelihood *p = ((pass *)payload)->p;
+    const double *x = ((pass *)payload)->x;
+    double t = pf_has_ties(p) ? x[p->base.n_items] : 0;
     pf_sum sum = {0, 0};
-    for (int64_t k = 0; k < p->n_pairs; k++)
+    for (int64_t k = p->chunk[task]; k < p->chunk[task + 1]; k++)
         pf_sum_add(&sum, pair_log_likelihood(p, k, x[p->a[k]] - x[p->b[k]], t));
+    p->base.partial[task * p->base.dim] = pf_sum_value(&sum);
+}
+
+static double log_likelihood(pf_likelihood *l, const double *x)
+{
+    pass run = {(pf_pair_likelihood *)l, x};
+    pf_parallel_for(l->context, l->n_chunks, log_likelihood_task, &run);
+    pf_sum sum = {0, 0};
+    for (int64_t c = 0; c < l->n_chunks; c++)
+        pf_sum_add(&sum, l->partial[c * l->dim]);
     return pf_sum_value(&sum);
 }
 
@@ -159,16 +170,23 @@ static void product(pf_likelihood *l, const double *v, double *out)
         out[l->n_items] += run.p->tt * v[l->n_items];
 }
 
+static void diagonal_task(void *payload, int64_t task)
+{
+    pf_pair_likelihood *p = ((pass *)payload)->p;
+    double *sum = clear_partial(p, task);
+    for (int64_t k = p->chunk[task]; k < p->chunk[task + 1]; k++) {
+        sum[p->a[k]] += p->dd[k];
+        sum[p->b[k]] += p->dd[k];
+    }
+}
+
 static void diagonal(pf_likelihood *l, double *out)
 {
-    const pf_pair_likelihood *p = (const pf_pair_likelihood *)l;
-    memset(out, 0, (size_t)l->dim * sizeof *out);
-    for (int64_t k = 0; k < p->n_pairs; k++) {
-        out[p->a[k]] += p->dd[k];
-        out[p->b[k]] += p->dd[k];
-    }
-    if (pf_has_ties(p))
-        out[l->n_items] = p->tt;
+    pass run = {(pf_pair_likelihood *)l, NULL};
+    pf_parallel_for(l->context, l->n_chunks, diagonal_task, &run);
+    pf_likelihood_reduce(l, out);
+    if (pf_has_ties(run.p))
+        out[l->n_items] = run.p->tt;
 }
 
 static void dense(pf_likelihood *l, double *out)

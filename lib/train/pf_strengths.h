@@ -19,7 +19,7 @@ typedef struct {
     /* Keeps the sum over observations of outer products of their scores at x in place of the second
      * derivatives. */
     void (*evaluate_scores)(pf_likelihood *l, const double *x);
-    double (*log_likelihood)(const pf_likelihood *l, const double *x);
+    double (*log_likelihood)(pf_likelihood *l, const double *x);
     /* With K [dim, dim] = minus the second derivatives (or the scores' sum): out = K v; out = diag
      * K; out += K. */
     void (*product)(pf_likelihood *l, const double *v, double *out);

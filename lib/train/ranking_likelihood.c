@@ -92,7 +92,7 @@ static void evaluate_scores(pf_likelihood *l, const double *x)
     }
 }
 
-static double log_likelihood(const pf_likelihood *l, const double *x)
+static double log_likelihood(pf_likelihood *l, const double *x)
 {
     const ranking_likelihood *p = (const ranking_likelihood *)l;
     pf_sum sum = {0, 0};
