@@ -6,8 +6,14 @@
  *     prefopt_trainer_run(trainer, 1000, &progress);   1,000 optimiser steps
  *     prefopt_trainer_destroy(trainer);
  *
- * A trainer keeps the handles it was made with and writes the parameters of the policy (or reward
- * model) it trains. It must be used by one thread at a time.
+ * A trainer keeps the models it was made with and writes the parameters and gradients of the one it
+ * trains. Of the data it keeps a copy, each distinct sequence once, so that the dataset may change
+ * or go; a model scores each distinct sequence of a batch once, however many rows it is in. The
+ * trainer itself allocates nothing from step to step (models, samplers and rankers may).
+ *
+ * A trainer must be used by one thread at a time, and its model by nothing else meanwhile. What it
+ * computes depends on data, options and its number of steps alone: run(10) twice is run(20), bit
+ * for bit, with any number of threads.
  */
 #ifndef PREFOPT_TRAIN_H
 #define PREFOPT_TRAIN_H
@@ -22,102 +28,137 @@ extern "C" {
 
 typedef struct prefopt_trainer prefopt_trainer;
 
+/* ADAMW: arXiv 1711.05101. SGD: v = momentum v + gradient, parameter -= rate v. In both the
+ * parameters first shrink by 1 - rate * weight_decay. Parameters that are not finite (a tabular
+ * policy's logits of -INFINITY) stay as they are. */
 enum prefopt_optimiser { PREFOPT_ADAMW = 0, PREFOPT_SGD = 1 };
+
+/* After the warm-up, with u = min(1, steps since it / schedule_steps): learning_rate times 1;
+ * final_fraction + (1 - final_fraction) (1 - u); the same with (1 + cos(pi u)) / 2 for 1 - u. */
 enum prefopt_schedule { PREFOPT_CONSTANT = 0, PREFOPT_LINEAR = 1, PREFOPT_COSINE = 2 };
 
 /* Where a run stands, given to the callback and by prefopt_trainer_run. A number that the objective
  * does not have is NaN. */
 typedef struct prefopt_progress {
     uint32_t struct_size, reserved;
-    int64_t step, n_steps; /* steps done of those that run was asked for */
-    double loss;           /* of the last batch, before its step */
-    double accuracy;       /* share of weight whose chosen score is above the rejected one */
-    double margin;         /* mean difference of scores (rewards; beta times log-ratios for DPO) */
-    double kl;             /* estimate of KL(policy || reference), where the objective has one */
-    double reward;         /* mean reward of the samples, where the objective has them */
-    double grad_norm;      /* before clipping */
-    double learning_rate;
-    double steps_per_second;
-    double seconds_left;
+    int64_t step, n_steps; /* steps done of those that run was asked for; of a fit: iterations and
+                              max_iterations */
+    double loss;           /* of the last batch before its step, ridges included */
+    double accuracy; /* share of weight whose chosen score is above the rejected one (rankings:
+                        of neighbours); scores are rewards, or log-ratios to the reference */
+    double margin;   /* mean difference of those scores, log-ratios (without a reference: log-
+                        probabilities) times beta; nats */
+    double kl; /* KL(policy || reference), nats: soft RL exactly, policy gradient as estimated */
+    double reward;           /* mean reward: soft RL exactly, policy gradient of the samples */
+    double grad_norm;        /* before clipping; NaN when nothing was learnt from the batch */
+    double learning_rate;    /* of that step */
+    double steps_per_second; /* since run was called */
+    double seconds_left;     /* at that rate */
 } prefopt_progress;
 
-/* Return 0 to go on, anything else to stop: the call then returns PREFOPT_STOPPED, with everything
- * in the state after `step` steps. */
+/* Called on the thread that called run or fit. Return 0 to go on, anything else to stop: the call
+ * then returns PREFOPT_STOPPED, with everything in the state after `step` steps. */
 typedef int32_t (*prefopt_progress_fn)(void *payload, const prefopt_progress *progress);
 
+/* What has no use where it stands (momentum with ADAMW, tolerance without a fit, score_ridge where
+ * there are no scores of pairs or rankings) is ARGUMENT. */
 typedef struct prefopt_train_options {
     uint32_t struct_size;
-    int32_t optimiser; /* default ADAMW */
-    int32_t schedule;  /* after the warm-up, from learning_rate to final_fraction of it */
+    int32_t optimiser; /* prefopt_optimiser; default ADAMW */
+    int32_t schedule;  /* prefopt_schedule; default CONSTANT */
     int32_t reserved;
-    double learning_rate;         /* default 1e-2 */
-    double final_fraction;        /* LINEAR, COSINE: default 0 */
-    int64_t warmup_steps;         /* linear from 0; default 0 */
-    int64_t schedule_steps;       /* LINEAR, COSINE: length, >= 1; default 0: CONSTANT alone */
-    double beta1, beta2, epsilon; /* ADAMW: 0.9, 0.999, 1e-8 */
-    double momentum;              /* SGD: default 0 */
-    double weight_decay;          /* decoupled; default 0 */
-    double clip_norm;             /* global norm of the gradient; default 0: off */
-    int64_t batch;                /* rows (prompts) a step; default 0: all */
-    uint64_t seed;                /* order of the rows and draws */
-    double ridge; /* adds 1/2 ridge * |parameters|^2 / (sum of weights) to the loss; default 0 */
-    double score_ridge; /* likewise on the scores of the distinct sequences of each prompt around
-                           their mean: a prior that any reward class can carry; default 0 */
-    double tolerance;   /* fit: norm of the gradient; default 1e-10 */
-    int64_t max_iterations;       /* fit: default 10,000 */
-    prefopt_progress_fn progress; /* may be NULL */
+    double learning_rate;  /* > 0; default 1e-2 */
+    double final_fraction; /* LINEAR, COSINE: in [0, 1]; default 0 */
+    int64_t
+        warmup_steps; /* step i of them, from 1, takes i / warmup_steps of the rate; default 0 */
+    int64_t schedule_steps; /* LINEAR, COSINE: >= 1; CONSTANT: 0 (default) */
+    double beta1, beta2;    /* ADAMW: in [0, 1); default 0.9, 0.999 */
+    double epsilon;         /* ADAMW: > 0; default 1e-8 */
+    double momentum;        /* SGD: in [0, 1); default 0 */
+    double weight_decay;    /* >= 0; default 0 */
+    double clip_norm;       /* the gradient is scaled down to this norm; default 0: off */
+    int64_t batch; /* rows (prompts) a step; default 0, or as many as there are: all, in order. Else
+                      step s takes rows s * batch ... of an endless run of epochs, each in an order
+                      of its own: every row once an epoch, every batch of the same size */
+    uint64_t seed; /* of those orders; no use, but no error, where there are none */
+    double ridge;  /* adds 1/2 ridge * |parameters|^2 / (sum of all rows' weights); a tie parameter
+                      is left out; default 0 */
+    double score_ridge;     /* reward and DPO trainers with batch 0: adds 1/2 score_ridge * sum of
+                               (score - mean of its prompt)^2 / (sum of weights) over the distinct
+                               sequences of the data, scores being rewards or beta times log-ratios: a
+                               prior that every class of models can carry; default 0 */
+    double tolerance;       /* fit: norm of the gradient; > 0; default 1e-10 */
+    int64_t max_iterations; /* fit: >= 1; default 10,000 */
+    prefopt_progress_fn progress; /* may be NULL (default) */
     void *progress_payload;
-    int64_t progress_every; /* steps; default 1 */
+    int64_t progress_every; /* steps (iterations) between its calls, the last step always; default
+                               1 */
 } prefopt_train_options;
 
-/* Errors: ARGUMENT, VERSION. Since 0.1. */
+/* Fills options with the defaults. Errors: ARGUMENT (NULL), VERSION. Thread-safe. Since 0.1. */
 PREFOPT_API int32_t prefopt_train_options_init(prefopt_train_options *options,
                                                uint32_t struct_size);
 
-/* ---- the objectives. Each creates a trainer; options may be NULL.
- * Errors of all: ARGUMENT (a row of the wrong kind is named), UNSUPPORTED (no backward), MEMORY,
- * CALLBACK, VERSION; those of fit and run are at those calls. Since 0.1. */
+/* ---- the objectives. Each creates a trainer that the caller owns; its options may be NULL.
+ * Errors of all: ARGUMENT (NULL, an option; a row of the wrong kind is named; no rows, or none with
+ * weight), UNSUPPORTED (the model has no backward), MEMORY, CALLBACK, VERSION; those of the models
+ * at training are at fit and run. Since 0.1. */
 
-/* Maximum likelihood: -sum_i w_i mean_j log pi(y_ij | x_i) / sum_i w_i over COMPLETIONS rows
- * (the forward KL, lecture 22.2). */
+/* Maximum likelihood: -sum_i w_i mean_j log pi(y_ij | x_i) / sum_i w_i over COMPLETIONS rows: the
+ * forward KL from the data, but for the data's entropy (lecture 22.2). */
 PREFOPT_API int32_t prefopt_trainer_create_mle(prefopt_trainer **out, prefopt_policy *policy,
                                                const prefopt_dataset *data,
                                                const prefopt_train_options *options);
 
-/* Reward model: Bradley-Terry on PAIR rows (prefopt_loss_bradley_terry), Plackett-Luce on RANKING
- * rows (prefopt_loss_plackett_luce). With a tie model the tie parameter is fitted too, starting at
- * bt->log_tie. */
+/* Reward model: Bradley-Terry on PAIR rows (prefopt_loss_bradley_terry), or Plackett-Luce on
+ * RANKING rows (prefopt_loss_plackett_luce; neither tie_model nor centre); not both in one dataset.
+ * bt may be NULL. With a tie model the tie parameter is trained too, starting at bt->log_tie
+ * (RAO_KUPPER: at 0.5 when that is 0, where ties would have probability 0). On an implicit reward
+ * this is DPO. */
 PREFOPT_API int32_t prefopt_trainer_create_reward(prefopt_trainer **out, prefopt_reward *reward,
                                                   const prefopt_dataset *data,
                                                   const prefopt_bt_options *bt,
                                                   const prefopt_train_options *options);
 
-/* The DPO family on PAIR rows (prefopt_loss_dpo). reference may be NULL for the reference-free
- * variants alone. Reference log-probabilities are computed once, here. */
+/* The DPO family on PAIR rows (prefopt_loss_dpo), or DPO's own loss on RANKING rows
+ * (prefopt_loss_plackett_luce with beta; variant SIGMOID alone). dpo may be NULL. reference: NULL
+ * for SIMPO, CPO and ORPO, and for them alone. Reference log-probabilities are computed once, here;
+ * the reference is not kept. */
 PREFOPT_API int32_t prefopt_trainer_create_dpo(prefopt_trainer **out, prefopt_policy *policy,
                                                const prefopt_reference *reference,
                                                const prefopt_dataset *data,
                                                const prefopt_dpo_options *dpo,
                                                const prefopt_train_options *options);
 
-/* KL-regularised policy gradient with samples: each step draws `sampler->n` completions for a batch
- * of prompts (rows of any kind), scores them and takes prefopt_loss_policy_gradient's step. run
- * alone; fit is UNSUPPORTED. */
+/* KL-regularised policy gradient with samples: each step draws sampler->n completions for a batch
+ * of prompts (rows of any kind, of weight 1; sampler->round counts on with the steps), scores them
+ * and takes the step of prefopt_loss_policy_gradient. reference may be NULL when pg->beta is 0; pg
+ * and sampler may be NULL. The expected gradient is that of -J whatever the KL's place and
+ * estimator (baseline MEAN: times (n-1)/n): old_logp is the policy itself, but for k2 in the loss.
+ * With another temperature, top_k or top_p the samples are weighted by the ratio to what they were
+ * drawn from (tokens that truncation leaves out stay unseen), and the clip has a use. run alone. */
 PREFOPT_API int32_t prefopt_trainer_create_policy_gradient(
     prefopt_trainer **out, prefopt_policy *policy, prefopt_reference *reference,
     prefopt_reward *reward, const prefopt_dataset *prompts, const prefopt_pg_options *pg,
     const prefopt_sampler_options *sampler, const prefopt_train_options *options);
 
 /* The same objective with every expectation enumerated: minimises
- * -J(pi) = -E_pi[r] + beta KL(pi || pi_ref), averaged over the prompts. */
+ * -J(pi) = -E_pi[r] + beta KL(pi || pi_ref), averaged over the prompt rows by weight. Completions
+ * are listed, scored and given their reference log-probabilities once, here; reward and reference
+ * are not kept. beta >= 0; reference may be NULL when it is 0. A completion to which the policy
+ * gives probability and the reference none makes the KL infinite: NUMERIC in run and loss, which
+ * names it. */
 PREFOPT_API int32_t prefopt_trainer_create_soft_rl(prefopt_trainer **out, prefopt_policy *policy,
                                                    prefopt_reference *reference,
                                                    prefopt_reward *reward,
                                                    const prefopt_dataset *prompts, double beta,
                                                    const prefopt_train_options *options);
 
-/* Online DPO (lecture 22.5): each step samples, ranks, and takes a DPO step on the new pairs. run
- * alone; fit is UNSUPPORTED. */
+/* Online DPO (lecture 22.5): each step samples (as the policy gradient does; sampler->n >= 2),
+ * makes pairs by prefopt_rank, and takes a DPO step on them. A step whose samples give no pair is
+ * counted and changes nothing. reference as in prefopt_trainer_create_dpo; dpo, sampler and ranker
+ * may be NULL. With soft labels and soft_scale 1 the optimum is that of J; hard labels have no
+ * finite one. run alone. */
 PREFOPT_API int32_t prefopt_trainer_create_online_dpo(
     prefopt_trainer **out, prefopt_policy *policy, prefopt_reference *reference,
     prefopt_reward *reward, const prefopt_dataset *prompts, const prefopt_dpo_options *dpo,
@@ -127,24 +168,45 @@ PREFOPT_API int32_t prefopt_trainer_create_online_dpo(
 /* NULL is fine. Since 0.1. */
 PREFOPT_API void prefopt_trainer_destroy(prefopt_trainer *trainer);
 
-/* Takes n_steps optimiser steps. last may be NULL. PREFOPT_STOPPED when the callback asked to.
- * Errors: ARGUMENT, NUMERIC (loss or gradient is not finite: the step and row are named, the
- * parameters are those before the step), CALLBACK, MEMORY. Since 0.1. */
+/* Takes n_steps optimiser steps (>= 0). last: the progress after the last of them, or NULL.
+ * PREFOPT_STOPPED when the callback asked to; last is then written too.
+ * Errors: ARGUMENT (also a sequence that the model does not know: its row is named), NUMERIC (loss
+ * or gradient is not finite, or a parameter would not be after the step: step and row are named,
+ * parameters and the optimiser's state are those before the step), CALLBACK, MEMORY, VERSION.
+ * Since 0.1. */
 PREFOPT_API int32_t prefopt_trainer_run(prefopt_trainer *trainer, int64_t n_steps,
                                         prefopt_progress *last);
 
-/* Goes to the optimum: norm of the gradient below options.tolerance. Whether a finite optimum
- * exists is decided before (reward on tabular and linear rewards, DPO on tabular policies) and
- * answered with UNBOUNDED naming the sequences. PREFOPT_ERR_NUMERIC when the tolerance cannot be
- * reached; the parameters are then the best found. result may be NULL. Errors: UNBOUNDED,
- * UNSUPPORTED, NUMERIC, CALLBACK, MEMORY. Since 0.1. */
+/* Goes to the optimum of the whole data from the parameters as they are: norm of the gradient at
+ * most options.tolerance, then one Newton step more, which ends at rounding where there is
+ * curvature. L-BFGS (liblbfgs, which takes about 45 numbers a parameter from malloc) and, since
+ * line searches on losses stall near the root of rounding, truncated Newton on gradients.
+ * Optimiser, rate and batch have no part. result: as in run, or NULL.
+ *
+ * Closed forms are used where they exist, for a tabular policy without ridge: maximum likelihood
+ * gives the data's own distribution (exactly 0 where there are none), soft RL with beta > 0 gives
+ * pi_ref exp(r / beta) / Z (exactly 0 where the reference is). Other soft RL is not convex: the fit
+ * ends at a stationary point.
+ *
+ * Whether a finite optimum exists is decided before, unless a ridge makes it so, for tabular and
+ * linear rewards, for tabular and log-linear policies and the rewards they carry, and for tie
+ * parameters, with the losses that fall for ever as a pair's difference grows (Bradley-Terry,
+ * Plackett-Luce; SIGMOID, DISCOPOP, CPO, ROBUST without smoothing; for tabular policies also
+ * SIGMOID_NORM, SIMPO and ORPO). Tabular: the win graph of each prompt's sequences must be strongly
+ * connected. Linear: differences of features must not be separable (Albert and Anderson 1984), up
+ * to 1e-9 of their length. Otherwise UNBOUNDED names the sequences and the ways out.
+ *
+ * Errors: UNBOUNDED; UNSUPPORTED (sampled objectives, float parameters, built without liblbfgs);
+ * NUMERIC (also when the tolerance cannot be reached: the parameters are then the best found);
+ * ARGUMENT, CALLBACK, MEMORY, VERSION. Since 0.1. */
 PREFOPT_API int32_t prefopt_trainer_fit(prefopt_trainer *trainer, prefopt_progress *result);
 
-/* Loss of the whole data at the parameters now. Errors: as run, UNSUPPORTED for the sampled
- * objectives. Since 0.1. */
+/* Loss of the whole data at the parameters now, ridges included. Errors: as run, UNSUPPORTED for
+ * the sampled objectives. Since 0.1. */
 PREFOPT_API int32_t prefopt_trainer_loss(prefopt_trainer *trainer, double *loss);
 
-/* The tie parameter fitted by a reward trainer. Errors: ARGUMENT, UNSUPPORTED. Since 0.1. */
+/* The tie parameter of a reward trainer as it stands. Errors: ARGUMENT, UNSUPPORTED (no tie model).
+ * Since 0.1. */
 PREFOPT_API int32_t prefopt_trainer_log_tie(const prefopt_trainer *trainer, double *log_tie);
 
 #ifdef __cplusplus
