@@ -113,7 +113,9 @@ static int32_t quasi_newton(pf_fit *fit)
 }
 
 /* Turns of both phases until the tolerance is met, or a turn brings the gradient down by less than
- * half. */
+ * half. The finish has the last word even when L-BFGS has met the tolerance: where curvature is
+ * small (many items, a small beta) a gradient of 1e-10 is still far from the optimum, and the step
+ * that Newton takes from there costs little and ends at rounding. */
 static int32_t minimise(pf_fit *fit)
 {
     const prefopt_train_options *o = &fit->trainer->options;
@@ -126,9 +128,10 @@ static int32_t minimise(pf_fit *fit)
             PF_TRY(quasi_newton(fit));
         PF_TRY(pf_fit_evaluate(fit, fit->x, &loss, fit->g));
         norm = pf_fit_norm(fit->n, fit->g);
-        if (norm > o->tolerance && fit->iterations < o->max_iterations)
+        if (fit->iterations < o->max_iterations)
             PF_TRY(pf_fit_newton(fit, &norm));
     } while (norm > o->tolerance && fit->iterations < o->max_iterations && norm < 0.5 * before);
+    PF_TRY(pf_fit_evaluate(fit, fit->x, &loss, fit->g));
     fit->stats.grad_norm = norm;
     if (norm <= o->tolerance)
         return PREFOPT_OK;
@@ -167,8 +170,26 @@ static int32_t allocate(pf_fit *fit)
     return PREFOPT_OK;
 }
 
+/* The optimum in closed form, where the objective knows it: its gradient is told, not asked for. */
+static int32_t solve(pf_fit *fit, bool *solved)
+{
+    prefopt_trainer *trainer = fit->trainer;
+    if (trainer->objective->solve == NULL)
+        return PREFOPT_OK;
+    PF_TRY(trainer->objective->solve(trainer, solved));
+    if (!*solved)
+        return PREFOPT_OK;
+    PF_TRY(pf_trainer_evaluate(trainer, true, &fit->stats));
+    fit->stats.grad_norm = pf_optimiser_grad_norm(&trainer->optimiser);
+    return PREFOPT_OK;
+}
+
 static int32_t run_fit(pf_fit *fit)
 {
+    bool solved = false;
+    PF_TRY(solve(fit, &solved));
+    if (solved)
+        return PREFOPT_OK;
     PF_TRY(allocate(fit));
     int32_t status = minimise(fit);
     /* Whatever happened: the last point that was accepted. */

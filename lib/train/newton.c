@@ -111,8 +111,9 @@ int32_t pf_fit_newton(pf_fit *fit, double *norm)
     double *p = fit->memory + 2 * fit->stride, *work[5];
     for (int64_t i = 0; i < 5; i++)
         work[i] = fit->memory + (3 + i) * fit->stride;
-    bool moved = true;
-    for (int32_t k = 0; k < MAX_NEWTON && moved && *norm > o->tolerance; k++) {
+    bool moved = true, polish = false;
+    for (int32_t k = 0; k < MAX_NEWTON && moved && !polish && *norm > 0; k++) {
+        polish = *norm <= o->tolerance; /* one step more */
         if (fit->iterations >= o->max_iterations)
             return PREFOPT_OK;
         int32_t status = newton_direction(fit, *norm, p, work);

@@ -39,7 +39,44 @@ static int32_t evaluate(prefopt_trainer *trainer, bool with_grad, prefopt_progre
     return with_grad ? pf_trainer_backward(trainer) : PREFOPT_OK;
 }
 
-static const pf_objective objective = {.name = "mle", .evaluate = evaluate};
+/* Sums the rows' weights into share (n_distinct) and into the prompts' totals. */
+static void count(const pf_rows *rows, double *share, double *total)
+{
+    for (int64_t i = 0; i < rows->n; i++) {
+        int64_t n = rows->first[i + 1] - rows->first[i];
+        for (int64_t s = rows->first[i]; s < rows->first[i + 1]; s++) {
+            share[rows->sequence[s]] += rows->weight[i] / (double)n;
+            total[rows->group[rows->sequence[s]]] += rows->weight[i] / (double)n;
+        }
+    }
+}
+
+/* A tabular policy can be the data's own distribution. Prompts without weight keep what they have:
+ * their rows say nothing, so nothing is written unless every prompt has some. */
+static int32_t solve(prefopt_trainer *trainer, bool *solved)
+{
+    const pf_rows *rows = trainer->rows;
+    if (trainer->options.ridge > 0 || pf_trained_class(&trainer->model) != PF_SCORES_FREE)
+        return PREFOPT_OK;
+    double *total = pf_calloc(trainer->context, rows->n_groups, sizeof *total);
+    if (total == NULL)
+        return PREFOPT_ERR_MEMORY;
+    double *logp = trainer->grad_score; /* free until the next evaluation */
+    memset(logp, 0, (size_t)rows->n_distinct * sizeof *logp);
+    count(rows, logp, total);
+    bool all = true;
+    for (int64_t i = 0; i < rows->n_distinct; i++) {
+        all &= total[rows->group[i]] > 0;
+        logp[i] = log(logp[i] / total[rows->group[i]]);
+    }
+    pf_free(trainer->context, total);
+    if (!all)
+        return PREFOPT_OK;
+    *solved = true;
+    return pf_trainer_set_logprobs(trainer, logp);
+}
+
+static const pf_objective objective = {.name = "mle", .evaluate = evaluate, .solve = solve};
 
 int32_t prefopt_trainer_create_mle(prefopt_trainer **out, prefopt_policy *policy,
                                    const prefopt_dataset *data,

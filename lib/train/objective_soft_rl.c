@@ -83,6 +83,28 @@ static int32_t evaluate(prefopt_trainer *trainer, bool with_grad, prefopt_progre
     return with_grad ? pf_trainer_backward(trainer) : PREFOPT_OK;
 }
 
+/* A tabular policy can be the optimum itself, pi_ref exp(r / beta) / Z, at each prompt with weight;
+ * the others stay. Numbers are the prompts' in the rows' map, where each has all its completions in
+ * one run, as rows list them. */
+static int32_t solve(prefopt_trainer *trainer, bool *solved)
+{
+    const soft_state *state = trainer->state;
+    const pf_rows *rows = trainer->rows;
+    if (state->beta == 0 || trainer->options.ridge > 0 ||
+        pf_trained_class(&trainer->model) != PF_SCORES_FREE)
+        return PREFOPT_OK;
+    double *logp = trainer->grad_score; /* free until the next evaluation */
+    PF_TRY(pf_trained_scores(&trainer->model, pf_sequence_map_view(rows->map), logp));
+    for (int64_t i = 0; i < rows->n; i++) {
+        int64_t first = rows->sequence[rows->first[i]], n = rows->first[i + 1] - rows->first[i];
+        if (rows->weight[i] > 0)
+            PF_TRY(prefopt_soft_optimal(n, state->ref + first, state->reward + first, state->beta,
+                                        logp + first, NULL));
+    }
+    *solved = true;
+    return pf_trainer_set_logprobs(trainer, logp);
+}
+
 static void destroy(prefopt_trainer *trainer)
 {
     soft_state *state = trainer->state;
@@ -90,7 +112,8 @@ static void destroy(prefopt_trainer *trainer)
     pf_free(trainer->context, state->ref);
 }
 
-static const pf_objective objective = {.name = "soft_rl", .evaluate = evaluate, .destroy = destroy};
+static const pf_objective objective = {
+    .name = "soft_rl", .evaluate = evaluate, .solve = solve, .destroy = destroy};
 
 /* The completions of each prompt row are the trainer's rows, with the prompt rows' weights. */
 static int32_t enumerate(prefopt_trainer *trainer, const prefopt_dataset *prompts)

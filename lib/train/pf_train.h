@@ -158,6 +158,8 @@ typedef struct pf_objective {
     int32_t (*evaluate)(prefopt_trainer *trainer, bool with_grad, prefopt_progress *stats);
     /* May be NULL. UNBOUNDED when no finite optimum exists. */
     int32_t (*exists)(prefopt_trainer *trainer);
+    /* May be NULL. Where the optimum is known in closed form: writes it and sets *solved. */
+    int32_t (*solve)(prefopt_trainer *trainer, bool *solved);
     void (*destroy)(prefopt_trainer *trainer); /* releases state's content */
 } pf_objective;
 
@@ -239,6 +241,9 @@ int32_t pf_ranking_batch_evaluate(pf_ranking_batch *rankings, prefopt_trainer *t
 
 /* Whether the rows are rankings (true) or pairs; ARGUMENT when they are mixed or neither. */
 int32_t pf_rows_are_rankings(const pf_rows *rows, const char *objective, bool *rankings);
+/* Writes log-probabilities of all distinct sequences (n_distinct, each prompt's summing to 1) into
+ * a tabular policy. */
+int32_t pf_trainer_set_logprobs(prefopt_trainer *trainer, const double *logp);
 /* Every row is of this kind, or ARGUMENT naming the first that is not. */
 int32_t pf_rows_require(const pf_rows *rows, const char *objective, int32_t kind);
 

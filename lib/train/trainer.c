@@ -147,6 +147,12 @@ int32_t pf_trainer_backward(prefopt_trainer *trainer)
     return pf_trained_backward(&trainer->model, &trainer->batch.sequences, trainer->grad_score);
 }
 
+int32_t pf_trainer_set_logprobs(prefopt_trainer *trainer, const double *logp)
+{
+    return prefopt_policy_set_logprobs(trainer->model.policy,
+                                       pf_sequence_map_view(trainer->rows->map), logp);
+}
+
 int32_t pf_trainer_evaluate(prefopt_trainer *trainer, bool with_grad, prefopt_progress *stats)
 {
     pf_progress_clear(stats);

@@ -115,10 +115,12 @@ END_TEST
 START_TEST(same_bits)
 {
     double *first = NULL;
+    prefopt_context *base = test_context(1);
+    world plan = world_new(base, 1, 130, 2, -1); /* 131 * 130 logits, two chunks */
+    prefopt_dataset *pairs = random_pairs(&plan, 1, 20);
     for (int32_t i = 0; i < 4; i++) {
         prefopt_context *context = test_context(i == 3 ? 3 : 1);
-        world w = world_new(context, 3, 30, 2, -1); /* 3 * 31 * 30 logits */
-        prefopt_dataset *pairs = random_pairs(&w, 1, 20);
+        world w = world_new(context, 1, 130, 2, -1);
         prefopt_train_options o = train_defaults();
         o.batch = 500;
         o.seed = 12;
@@ -133,11 +135,13 @@ START_TEST(same_bits)
             first = copy_parameters(p);
         ck_assert_mem_eq(first, p.value, (size_t)p.n * sizeof *first);
         prefopt_trainer_destroy(trainer);
-        prefopt_dataset_destroy(pairs);
         world_free(&w);
         prefopt_context_destroy(context);
     }
     free(first);
+    prefopt_dataset_destroy(pairs);
+    world_free(&plan);
+    prefopt_context_destroy(base);
 }
 END_TEST
 
