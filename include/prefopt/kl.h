@@ -41,9 +41,9 @@ enum prefopt_kl_samples {
 /* The KL of two distributions over n outcomes, and its gradient.
  *
  * logp, logq: n log-probabilities of the same outcomes; kl: out. The caller sees to it that each
- * sums to 1 (nothing is checked, as any tolerance would be arbitrary; logits go through
- * prefopt_log_softmax first). Computed as sum_x [a log(a / b) - a + b], each term of which is >= 0:
- * for distributions this is KL(a || b), and it keeps its digits where p and q nearly agree.
+ * sums to 1 (nothing is checked, as any tolerance would be arbitrary; logits less their
+ * prefopt_log_sum_exp do). Computed as sum_x [a log(a / b) - a + b], where no term is negative: for
+ * distributions this is KL(a || b), and it keeps its digits where p and q nearly agree.
  *
  * grad_logits: n, or NULL: d kl / d logits, where p = softmax(logits):
  *     REVERSE: p(x) (log(p(x) / q(x)) - kl);    FORWARD: p(x) - q(x).

@@ -59,12 +59,14 @@ PREFOPT_API int32_t prefopt_linear_logprobs(prefopt_context *context, int64_t ro
                                             const int32_t *target, double *logp);
 
 /* The gradients of sum_i grad_logp[i] logp[i]: with G [rows, vocab] that of the logits,
- *     grad_hidden [rows, width] = G weight        (written; zeros for a row skipped or without
- * gradient) grad_weight [vocab, width] += G^T hidden    (added to; NULL: not computed) The logits
- * are computed again, for as many rows at a time as the byte budget holds (at least 16 rows).
- * grad_logp: [rows], finite and within float's range. The gradients must not overlap the inputs or
- * each other. The bits do not depend on the threads, but may on the budget. Errors: as
- * prefopt_linear_logprobs; NUMERIC (grad_logp). Thread-safe. Since 0.1. */
+ *     grad_hidden [rows, width] = G weight       (written; zeros where a row is skipped)
+ *     grad_weight [vocab, width] += G^T hidden   (added to; NULL: not computed)
+ *
+ * The logits are computed again, for as many rows at a time as the byte budget holds (at least 16
+ * rows). grad_logp: [rows], finite and within float's range; a row whose grad_logp is 0 gets zeros
+ * in grad_hidden. The gradients must not overlap the inputs or each other. The bits do not depend
+ * on the threads, but may on the budget.
+ * Errors: as prefopt_linear_logprobs; NUMERIC (grad_logp). Thread-safe. Since 0.1. */
 PREFOPT_API int32_t prefopt_linear_logprobs_backward(prefopt_context *context, int64_t rows,
                                                      int64_t width, int64_t vocab,
                                                      const float *hidden, const float *weight,

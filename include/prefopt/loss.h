@@ -90,8 +90,8 @@ PREFOPT_API int32_t prefopt_bt_options_init(prefopt_bt_options *options, uint32_
  *
  *     DAVIDSON    P(chosen) = a/S, P(rejected) = b/S, P(tie) = nu sqrt(a b)/S,
  *                 a = exp(chosen), b = exp(rejected), S = a + b + nu sqrt(a b), nu = exp(log_tie)
- *     RAO_KUPPER  P(chosen) = a / (a + theta b), P(rejected) = b / (theta a + b), P(tie) = the
- * rest, theta = exp(log_tie); at log_tie = 0 there are no ties
+ *     RAO_KUPPER  P(chosen) = a / (a + theta b), P(rejected) = b / (theta a + b),
+ *                 P(tie) = the rest, theta = exp(log_tie); at log_tie = 0 there are no ties
  *
  * centre (>= 0) adds centre * (chosen + rejected)^2 to each pair, which keeps rewards around 0
  * without touching their differences; it needs finite rewards.

@@ -4,6 +4,7 @@
  *     prefopt_coverage coverage = {.struct_size = sizeof coverage};
  *     prefopt_report_coverage(&coverage, NULL, pairs, policy, reference, reward, beta);
  *     if (coverage.uncovered_policy_mass > 0.01) ...   DPO leaves this mass to chance
+ *
  * (lecture 22.3)
  *
  * Reports enumerate the completions of each prompt, so they are exact; policies whose space is too
