@@ -295,6 +295,7 @@ static const entry entries[] = {
     FIELD(prefopt_strengths_options, replicates)
     FIELD(prefopt_strengths_options, seed)
     FIELD(prefopt_strengths_options, tolerance)
+    FIELD(prefopt_strengths_options, item_names)
     STRUCT(prefopt_strengths_summary)
     FIELD(prefopt_strengths_summary, struct_size)
     FIELD(prefopt_strengths_summary, tie_model)

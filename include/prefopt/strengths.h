@@ -68,6 +68,8 @@ typedef struct prefopt_strengths_options {
     int32_t replicates; /* BOOTSTRAP: default 200 */
     uint64_t seed;      /* BOOTSTRAP */
     double tolerance;   /* norm of the gradient of the mean log-likelihood; default 1e-10 */
+    /* n_items names for the error texts, borrowed for the call; NULL (default): item numbers. */
+    const char *const *item_names;
 } prefopt_strengths_options;
 
 /* Errors: ARGUMENT, VERSION. Since 0.1. */

@@ -8,10 +8,11 @@
 /* Edges winner -> loser by source (compressed rows), and the room its walks need. */
 typedef struct {
     int64_t n_items, n_edges, max_edges;
-    int32_t *from, *to; /* max_edges: the caller fills n_edges of them */
-    int64_t *start;     /* n_items + 1 */
-    int32_t *target;    /* max_edges */
-    int32_t *component; /* n_items: 0 .. n_components - 1, in reverse topological order */
+    const char *const *names; /* n_items, for the text of a failure; NULL: numbers */
+    int32_t *from, *to;       /* max_edges: the caller fills n_edges of them */
+    int64_t *start;           /* n_items + 1 */
+    int32_t *target;          /* max_edges */
+    int32_t *component;       /* n_items: 0 .. n_components - 1, in reverse topological order */
     int64_t n_components;
     int64_t *low, *next;         /* n_items: walk state */
     int32_t *stack, *call_stack; /* n_items */

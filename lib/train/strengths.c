@@ -53,6 +53,7 @@ static int32_t check_exists(prefopt_strengths *fit)
     pf_likelihood *l = fit->likelihood;
     pf_win_graph graph;
     PF_TRY(pf_win_graph_create(&graph, fit->context, l->n_items, l->ops->max_edges(l)));
+    graph.names = fit->options.item_names;
     double *scratch = pf_alloc(fit->context, l->n_items, sizeof *scratch);
     int32_t status = scratch == NULL
                          ? PREFOPT_ERR_MEMORY
@@ -206,6 +207,7 @@ int32_t prefopt_strengths_fit(prefopt_strengths **out, prefopt_context *context,
     pthread_mutex_init(&fit->mutex, NULL);
     int32_t status =
         fit_checked(fit, comparisons == NULL ? NULL : &pairs, rankings == NULL ? NULL : &lists);
+    fit->options.item_names = NULL; /* borrowed for the call */
     if (status == PREFOPT_OK)
         *out = fit;
     else

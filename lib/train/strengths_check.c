@@ -41,6 +41,9 @@ int32_t pf_strengths_check_options(const prefopt_strengths_options *o,
     if (!(o->tolerance > 0) || isinf(o->tolerance))
         return pf_fail(isnan(o->tolerance) ? PREFOPT_ERR_NUMERIC : PREFOPT_ERR_ARGUMENT,
                        "tolerance is %g, expected a finite number > 0", o->tolerance);
+    for (int64_t i = 0; i < n_items && o->item_names != NULL; i++)
+        if (o->item_names[i] == NULL)
+            return pf_fail(PREFOPT_ERR_ARGUMENT, "item_names[%lld] is NULL", (long long)i);
     return PREFOPT_OK;
 }
 

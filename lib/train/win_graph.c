@@ -135,22 +135,27 @@ static int64_t linked_groups(const pf_win_graph *graph, int32_t *group)
     return groups;
 }
 
-/* "item 3", "items 1, 2 and 5", "items 0, 1, 2, 3, 4, 5, 6, 7 ... (120 items)". */
-static void name_group(const int32_t *group, int64_t n, int32_t wanted, char *text, size_t size)
+/* `item 3`, `items 1, 2 and 5`, `items 0, 1, 2, 3, 4, 5, 6, 7 ... (120 items)`; with names `item
+ * "Ann"`, and so on. A text that does not fit is cut. */
+static void name_group(const pf_win_graph *graph, const int32_t *group, int32_t wanted, char *text,
+                       size_t size)
 {
     enum { NAMED = 8 };
-    int64_t count = 0, named = 0;
+    int64_t n = graph->n_items, count = 0, named = 0;
     for (int64_t i = 0; i < n; i++)
         count += group[i] == wanted;
     size_t used = (size_t)snprintf(text, size, count == 1 ? "item" : "items");
-    for (int64_t i = 0; i < n && named < NAMED; i++) {
+    for (int64_t i = 0; i < n && named < NAMED && used < size; i++) {
         if (group[i] != wanted)
             continue;
         const char *comma = named == 0 ? " " : named == count - 1 ? " and " : ", ";
-        used += (size_t)snprintf(text + used, size - used, "%s%lld", comma, (long long)i);
+        if (graph->names != NULL)
+            used += (size_t)snprintf(text + used, size - used, "%s\"%s\"", comma, graph->names[i]);
+        else
+            used += (size_t)snprintf(text + used, size - used, "%s%lld", comma, (long long)i);
         named++;
     }
-    if (count > named)
+    if (count > named && used < size)
         snprintf(text + used, size - used, " ... (%lld items)", (long long)count);
 }
 
@@ -170,12 +175,12 @@ static int64_t smallest(const int32_t *group, int64_t n, const int64_t *flag, in
 
 int32_t pf_win_graph_fail(pf_win_graph *graph, const char *unit)
 {
-    char names[200];
+    char names[400];
     int64_t n = graph->n_items, *entered = graph->low, *sizes = graph->next;
     int64_t groups = linked_groups(graph, graph->stack);
     if (groups > 1) {
         int64_t g = smallest(graph->stack, n, NULL, sizes, n);
-        name_group(graph->stack, n, (int32_t)g, names, sizeof names);
+        name_group(graph, graph->stack, (int32_t)g, names, sizeof names);
         return pf_fail(PREFOPT_ERR_UNBOUNDED,
                        "no finite optimum: %s: never compared with any of the other items (the %s "
                        "fall into %lld groups with nothing between them); compare them, leave them "
@@ -195,7 +200,7 @@ int32_t pf_win_graph_fail(pf_win_graph *graph, const char *unit)
             entered[c[graph->from[e]]] = 1;
     int64_t bottom = smallest(c, n, entered, sizes, graph->n_components);
     int never_lose = top_size <= sizes[bottom];
-    name_group(c, n, (int32_t)(never_lose ? top : bottom), names, sizeof names);
+    name_group(graph, c, (int32_t)(never_lose ? top : bottom), names, sizeof names);
     return pf_fail(PREFOPT_ERR_UNBOUNDED,
                    "no finite optimum: %s: never %s any of the other items (the win graph has %lld "
                    "strongly connected components, expected 1); set ridge > 0",

@@ -346,6 +346,30 @@ START_TEST(every_allocation_may_fail)
 }
 END_TEST
 
-TEST_MAIN("strengths_errors", null_pointers, options_out_of_range, rows_that_cannot_be,
-          rankings_that_cannot_be, optima_at_infinity, nothing_to_fit, tie_parameters_at_infinity,
-          every_allocation_may_fail)
+START_TEST(items_are_named)
+{
+    const char *name[3] = {"Ann", "Bob", "Cem"};
+    char longest[2000];
+    prefopt_strengths_options o;
+    context = test_context(1);
+    OK(prefopt_strengths_options_init(&o, sizeof o));
+    o.item_names = name;
+    prefopt_comparisons data = ring();
+    data.n = 1;
+    data.label = data.weight = NULL;
+    FIT_FAILS(PREFOPT_ERR_UNBOUNDED, "item \"Cem\": never compared", &data, &o);
+    data.n = 2;
+    FIT_FAILS(PREFOPT_ERR_UNBOUNDED, "item \"Ann\": never lost", &data, &o);
+    memset(longest, 'x', sizeof longest);
+    longest[sizeof longest - 1] = '\0';
+    name[0] = longest; /* the text is cut, not the stack */
+    FIT_FAILS(PREFOPT_ERR_UNBOUNDED, "item \"xxx", &data, &o);
+    name[1] = NULL;
+    FIT_FAILS(PREFOPT_ERR_ARGUMENT, "item_names[1] is NULL", &data, &o);
+    prefopt_context_destroy(context);
+}
+END_TEST
+
+TEST_MAIN("strengths_errors", items_are_named, null_pointers, options_out_of_range,
+          rows_that_cannot_be, rankings_that_cannot_be, optima_at_infinity, nothing_to_fit,
+          tie_parameters_at_infinity, every_allocation_may_fail)
