@@ -60,6 +60,7 @@ static void dpo_road(prefopt_context *context, const table *t, const prefopt_dat
     CALL(prefopt_reward_create_implicit(&implicit, policy, uniform, beta));
     CALL(prefopt_train_options_init(&train, sizeof train));
     train.score_ridge = ridge;
+    train.tolerance = 1e-12;
     CALL(prefopt_trainer_create_reward(&trainer, implicit, data, bt, &train));
     CALL(prefopt_trainer_fit(trainer, NULL));
     int64_t zero = 0;
