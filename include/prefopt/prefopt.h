@@ -10,5 +10,6 @@
 #include "online.h"
 #include "strengths.h"
 #include "train.h"
+#include "report.h"
 
 #endif
