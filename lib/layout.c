@@ -265,6 +265,7 @@ static const entry entries[] = {
     FIELD(prefopt_rank_counts, ties)
     FIELD(prefopt_rank_counts, below_floor)
     FIELD(prefopt_rank_counts, empty_rows)
+    FIELD(prefopt_rank_counts, mean_score)
 
     /* end of online */
 

@@ -113,6 +113,7 @@ typedef struct prefopt_rank_counts {
     int64_t ties;        /* pairs dropped by the tie rule */
     int64_t below_floor; /* pairs dropped by margin_floor */
     int64_t empty_rows;  /* rows that gave no pair */
+    double mean_score;   /* of all completions, duplicates included */
 } prefopt_rank_counts;
 
 /* Scores the completions of `samples`, whose rows are all of kind COMPLETIONS (at least one), and

@@ -216,6 +216,8 @@ static int32_t rank_all(ranking *r, prefopt_reward *reward)
         return PREFOPT_ERR_MEMORY;
     PF_TRY(score_samples(r->context, reward, &in, r->columns.first, r->index, r->score));
     PF_TRY(check_scores(&r->columns, r->score));
+    for (int64_t s = 0; s < in.n; s++)
+        r->counts.mean_score += r->score[s] / (double)in.n;
     for (int64_t row = 0; row < r->columns.n_rows; row++)
         PF_TRY(rank_row(r, row));
     return PREFOPT_OK;

@@ -81,6 +81,12 @@ static prefopt_rank_counts check_pairs(world *w, const prefopt_ranker_options *o
     OK(prefopt_rank(&pairs, w->reward, w->samples, o, &counts));
     ck_assert_int_eq(prefopt_dataset_size(pairs), n);
     ck_assert_int_eq(counts.pairs, n);
+    prefopt_sequences all = {.struct_size = sizeof all};
+    OK(prefopt_dataset_sequences(w->samples, &all));
+    double mean = 0;
+    for (int64_t s = 0; s < all.n; s++)
+        mean += w->table.score[all.tokens[all.offsets[s] + all.prompt_len[s]]] / (double)all.n;
+    CLOSE(counts.mean_score, mean, 1e-12);
     for (int64_t i = 0; i < n; i++) {
         prefopt_row row = {.struct_size = sizeof row};
         OK(prefopt_dataset_row(pairs, i, &row));
