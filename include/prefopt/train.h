@@ -49,8 +49,9 @@ typedef struct prefopt_progress {
     double margin;   /* mean difference of those scores, log-ratios (without a reference: log-
                         probabilities) times beta; nats */
     double kl; /* KL(policy || reference), nats: soft RL exactly, policy gradient as estimated */
-    double reward;           /* mean reward: soft RL exactly, policy gradient of the samples */
-    double grad_norm;        /* before clipping; NaN when nothing was learnt from the batch */
+    double reward;    /* mean reward: soft RL exactly, policy gradient and online DPO of the samples
+                       */
+    double grad_norm; /* before clipping; NaN when nothing was learnt from the batch */
     double learning_rate;    /* of that step */
     double steps_per_second; /* since run was called */
     double seconds_left;     /* at that rate */

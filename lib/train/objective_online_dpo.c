@@ -110,10 +110,12 @@ static int32_t evaluate(prefopt_trainer *trainer, bool with_grad, prefopt_progre
     if (ranker.rule == PREFOPT_PAIR_RANDOM || ranker.rule == PREFOPT_PAIR_BEST_RANDOM)
         ranker.seed = pf_stream(ranker.seed, (uint64_t)trainer->step);
     prefopt_dataset *samples, *pairs;
+    prefopt_rank_counts counts = {.struct_size = sizeof counts};
     PF_TRY(pf_sampled_draw(&state->sampled, trainer, &samples));
-    int32_t status = prefopt_rank(&pairs, state->sampled.reward, samples, &ranker, NULL);
+    int32_t status = prefopt_rank(&pairs, state->sampled.reward, samples, &ranker, &counts);
     prefopt_dataset_destroy(samples);
     PF_TRY(status);
+    stats->reward = counts.mean_score;
     status = learn(trainer, pairs, stats);
     prefopt_dataset_destroy(pairs);
     return status;

@@ -277,6 +277,7 @@ START_TEST(a_step_without_pairs)
     OK(prefopt_trainer_run(trainer, 2, &last));
     ck_assert_int_eq(last.step, 2);
     ck_assert(isnan(last.loss) && isnan(last.grad_norm));
+    CLOSE(last.reward, s.score[0], 1e-15);
     ck_assert_double_eq(((double *)p.value)[0], before);
     prefopt_trainer_destroy(trainer);
     setting_free(&s);
