@@ -148,7 +148,7 @@ END_TEST
 /* A reward of the caller's: theta[0] * (number of the completion), with a NaN at call nan_at. */
 typedef struct {
     double theta[1], grad[1];
-    int64_t calls, nan_from; /* 0: never */
+    int64_t calls, nan_from, fail_from; /* 0: never */
     int32_t status;
     int64_t seen; /* sequences scored */
 } custom;
@@ -164,7 +164,7 @@ static int32_t custom_scores(void *payload, const prefopt_sequences *in, double 
         if (c->nan_from != 0 && c->calls >= c->nan_from && token == 3)
             score[i] = NAN;
     }
-    return c->status;
+    return c->fail_from != 0 && c->calls >= c->fail_from ? -77 : c->status;
 }
 
 static int32_t custom_backward(void *payload, const prefopt_sequences *in, const double *grad)
@@ -244,6 +244,81 @@ START_TEST(bad_numbers_name_step_and_row)
     prefopt_dataset_destroy(pairs);
     world_free(&w);
     prefopt_context_destroy(context);
+}
+END_TEST
+
+/* A fit whose model fails on the way: the failure is passed on, and the parameters are the last
+ * that were accepted. */
+START_TEST(fits_fail_cleanly)
+{
+    prefopt_context *context = test_context(1);
+    world w = world_new(context, 1, 5, 1, -1);
+    prefopt_dataset *pairs;
+    OK(prefopt_dataset_create(&pairs, context));
+    add_pair(&w, pairs, 0, 3, 1, 1, 0.9, 0);
+    add_pair(&w, pairs, 0, 2, 4, 1, 0.3, 0);
+    for (int64_t call = 1; call <= 4; call++)
+        for (int32_t nan = 0; nan < 2; nan++) {
+            custom c = {.fail_from = nan ? 0 : call, .nan_from = nan ? call : 0};
+            prefopt_reward *reward = custom_reward(context, &c, 1);
+            prefopt_trainer *trainer;
+            OK(prefopt_trainer_create_reward(&trainer, reward, pairs, NULL, NULL));
+            if (nan)
+                FAILS(PREFOPT_ERR_NUMERIC, "reward: row 0", prefopt_trainer_fit(trainer, NULL));
+            else
+                FAILS(PREFOPT_ERR_CALLBACK, "reward: ", prefopt_trainer_fit(trainer, NULL));
+            ck_assert(isfinite(c.theta[0]));
+            ck_assert(call > 1 || c.theta[0] == 0);
+            c.fail_from = c.nan_from = 0;
+            double loss;
+            OK(prefopt_trainer_loss(trainer, &loss));
+            ck_assert_double_le(loss, log(2));
+            OK(prefopt_trainer_fit(trainer, NULL));
+            prefopt_trainer_destroy(trainer);
+            prefopt_reward_destroy(reward);
+        }
+    prefopt_dataset_destroy(pairs);
+    world_free(&w);
+    prefopt_context_destroy(context);
+}
+END_TEST
+
+START_TEST(fits_run_out_of_memory)
+{
+    counting_allocator allocator = {0};
+    prefopt_context *context = counting_context(&allocator);
+    world w = world_new(context, 1, 4, 1, -1);
+    prefopt_dataset *pairs = random_pairs(&w, 1, 4);
+    const double features[] = {1, 0, 0, 1, 2, 1, 0, 0};
+    prefopt_sequences in = sequences_of(w.all);
+    for (int32_t linear = 0; linear < 2; linear++) {
+        prefopt_reward *reward = tabular_reward(&w, w.all);
+        if (linear) {
+            prefopt_reward_destroy(reward);
+            OK(prefopt_reward_create_linear(&reward, context, &in, 2, features));
+        }
+        prefopt_trainer *trainer;
+        OK(prefopt_trainer_create_reward(&trainer, reward, pairs, NULL, NULL));
+        int64_t before = allocator.live;
+        for (int64_t fail = 1;; fail++) {
+            allocator.fail_at = allocator.calls + fail;
+            int32_t status = prefopt_trainer_fit(trainer, NULL);
+            int32_t reached = allocator.calls >= allocator.fail_at;
+            allocator.fail_at = 0;
+            ck_assert_int_eq(allocator.live, before);
+            if (!reached) {
+                ck_assert_int_eq(status, PREFOPT_OK);
+                break;
+            }
+            ck_assert_int_eq(status, PREFOPT_ERR_MEMORY);
+        }
+        prefopt_trainer_destroy(trainer);
+        prefopt_reward_destroy(reward);
+    }
+    prefopt_dataset_destroy(pairs);
+    world_free(&w);
+    prefopt_context_destroy(context);
+    ck_assert_int_eq(allocator.live, 0);
 }
 END_TEST
 
@@ -457,4 +532,5 @@ START_TEST(memory_runs_out)
 END_TEST
 
 TEST_MAIN("loop", progress_is_told, stop_and_go_on, same_bits, bad_numbers_name_step_and_row,
-          batches_cover_the_rows, arguments_are_checked, memory_runs_out)
+          fits_fail_cleanly, fits_run_out_of_memory, batches_cover_the_rows, arguments_are_checked,
+          memory_runs_out)
