@@ -8,7 +8,10 @@
 #include <float.h>
 #include <math.h>
 
+#include "pf_config.h"
 #include "train/pf_fit.h"
+
+#if PF_HAVE_LBFGS
 
 enum { MAX_NEWTON = 100, MAX_CG = 250, MAX_HALVINGS = 12 };
 
@@ -126,3 +129,5 @@ int32_t pf_fit_newton(pf_fit *fit, double *norm)
     }
     return PREFOPT_OK;
 }
+
+#endif
