@@ -4,8 +4,7 @@
 #include <math.h>
 
 #include "support/cli.h"
-#include "support/plot.h"
-#include "support/roads_output.h"
+#include "support/roads.h"
 #include "support/table.h"
 
 static const char usage[] =
@@ -18,38 +17,17 @@ static const char usage[] =
     "--ties    none: half a win each (default); or a model of ties\n"
     "--ridge   maximise log-likelihood - L/2 * sum of squared strengths (default 0)\n";
 
-/* The tokens of item i are {i}; a ranking or comparison is a row of such completions. */
-static prefopt_dataset *as_dataset(prefopt_context *context, const table *t)
-{
-    prefopt_dataset *data;
-    CALL(prefopt_dataset_create(&data, context));
-    int64_t *one_each = malloc((size_t)(t->n_items + 1) * sizeof *one_each);
-    for (int64_t i = 0; i <= t->n_items && one_each != NULL; i++)
-        one_each[i] = i;
-    for (int64_t i = 0; i < t->n && !t->is_ranking; i++)
-        CALL(prefopt_dataset_append_pair(data, NULL, 0, &t->first[i], 1, &t->second[i], 1,
-                                         t->weight[i], t->label[i], 0));
-    for (int64_t i = 0; i < t->n && t->is_ranking; i++) {
-        prefopt_row row;
-        CALL(prefopt_row_init(&row, sizeof row));
-        row.kind = PREFOPT_ROW_RANKING;
-        row.n_completions = t->offsets[i + 1] - t->offsets[i];
-        row.completions = t->items + t->offsets[i];
-        row.completion_offsets = one_each;
-        row.weight = t->weight[i];
-        if (row.n_completions >= 2)
-            CALL(prefopt_dataset_append(data, &row));
-    }
-    free(one_each);
-    return data;
-}
-
-/* The DPO road: the same likelihood on beta * log pi / pi_ref, over a tabular policy. */
+/* The DPO road: the same likelihood on the policy's own reward, beta * log pi / pi_ref, over every
+ * policy; and how far the comparisons cover what that policy does. */
 static void dpo_road(prefopt_context *context, const table *t, const prefopt_dataset *data,
-                     const prefopt_bt_options *bt, double beta, double ridge, double *logp)
+                     const prefopt_bt_options *bt, double ridge, roads *r)
 {
     prefopt_space space = {
         .struct_size = sizeof space, .eos = -1, .vocab = t->n_items, .horizon = 1};
+    prefopt_sequences empty = {.struct_size = sizeof empty,
+                               .n = 1,
+                               .offsets = (int64_t[]){0, 0},
+                               .prompt_len = (int64_t[]){0}};
     prefopt_policy *policy;
     prefopt_reference *uniform;
     prefopt_reward *implicit;
@@ -57,16 +35,15 @@ static void dpo_road(prefopt_context *context, const table *t, const prefopt_dat
     prefopt_train_options train;
     CALL(prefopt_policy_create_tabular(&policy, context, &space, NULL));
     CALL(prefopt_reference_create_uniform(&uniform, context, &space));
-    CALL(prefopt_reward_create_implicit(&implicit, policy, uniform, beta));
+    CALL(prefopt_reward_create_implicit(&implicit, policy, uniform, r->beta));
     CALL(prefopt_train_options_init(&train, sizeof train));
     train.score_ridge = ridge;
     train.tolerance = 1e-12;
     CALL(prefopt_trainer_create_reward(&trainer, implicit, data, bt, &train));
     CALL(prefopt_trainer_fit(trainer, NULL));
-    int64_t zero = 0;
-    prefopt_sequences empty = {
-        .struct_size = sizeof empty, .n = 1, .offsets = (int64_t[]){0, 0}, .prompt_len = &zero};
-    CALL(prefopt_policy_next_logprobs(policy, &empty, logp));
+    CALL(prefopt_policy_next_logprobs(policy, &empty, r->log_dpo));
+    r->coverage.struct_size = sizeof r->coverage;
+    CALL(prefopt_report_coverage(&r->coverage, &r->uncovered, data, policy, uniform, NULL, 0));
     prefopt_trainer_destroy(trainer);
     prefopt_reward_destroy(implicit);
     prefopt_reference_destroy(uniform);
@@ -140,8 +117,8 @@ int main(int argc, char **argv)
     CALL(prefopt_soft_optimal(t.n_items, r.log_ref, r.strength, beta, r.log_rlhf, NULL));
 
     /* Road two: the policy from the comparisons themselves. */
-    prefopt_dataset *data = as_dataset(context, &t);
-    dpo_road(context, &t, data, &bt, beta, options.ridge, r.log_dpo);
+    prefopt_dataset *data = table_dataset(context, &t);
+    dpo_road(context, &t, data, &bt, options.ridge, &r);
 
     roads_print(&r);
     if (json != NULL)

@@ -6,6 +6,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
+#include <unistd.h>
 
 #include <prefopt/prefopt.h>
 
@@ -51,6 +53,27 @@ static inline double *doubles(int64_t n)
         exit(1);
     }
     return array;
+}
+
+/* One line on stderr that is written over: done of total, rate and time left. Any thread may call.
+ */
+static inline void progress_line(const char *what, int64_t done, int64_t total)
+{
+    static _Thread_local struct timespec last;
+    static struct timespec start;
+    struct timespec now;
+    timespec_get(&now, TIME_UTC);
+    if (start.tv_sec == 0)
+        start = now;
+    double since = (double)(now.tv_sec - last.tv_sec) + 1e-9 * (double)(now.tv_nsec - last.tv_nsec);
+    double elapsed =
+        (double)(now.tv_sec - start.tv_sec) + 1e-9 * (double)(now.tv_nsec - start.tv_nsec);
+    if ((done < total && since < 0.2) || !isatty(STDERR_FILENO))
+        return;
+    last = now;
+    double rate = elapsed > 0 ? (double)done / elapsed : 0;
+    fprintf(stderr, "\r%s %3d %%  %.1f/s  %.0f s left  %s", what, (int)(100 * done / total), rate,
+            rate > 0 ? (double)(total - done) / rate : 0.0, done == total ? "\n" : "");
 }
 
 #endif

@@ -58,7 +58,7 @@ plot *plot_open(const char *path, int n_panels, const char *title)
     fprintf(p->pipe,
             "\nset border 3 lc rgb '#888888'\nset tics nomirror out scale 0.6 tc rgb '#333333'\n"
             "set grid ytics lc rgb '#dddddd' lt 1 lw 1\nset key top left Left reverse samplen 2\n"
-            "set style fill solid 0.85 noborder\nset multiplot layout 1,%d title ",
+            "set style fill solid 0.85 noborder\nset rmargin 7\nset multiplot layout 1,%d title ",
             n_panels);
     quoted(p->pipe, title);
     fprintf(p->pipe, " font \"Helvetica-Bold,%d\"\n", png ? 14 : 17);
@@ -110,6 +110,7 @@ static const char *begin_series(plot *p)
     return colour[p->n_curves++ % N_COLOURS];
 }
 
+/* Every second curve is dashed, so that one that lies on another is seen. */
 void plot_curve(plot *p, const char *label, int64_t n, const double *x, const double *y,
                 const double *low, const double *high)
 {
@@ -128,8 +129,8 @@ void plot_curve(plot *p, const char *label, int64_t n, const double *x, const do
             p->parts,
             "$b%d using 1:3:4 with filledcurves fs transparent solid 0.18 lc rgb '%s' notitle, ",
             block, rgb);
-    fprintf(p->parts, "$b%d using 1:2 with lines%s lw 2.5 lc rgb '%s' title ", block,
-            band && n < 40 ? "points pt 7 ps 0.5" : "", rgb);
+    fprintf(p->parts, "$b%d using 1:2 with lines%s lw 2.5 dt %d lc rgb '%s' title ", block,
+            band && n < 40 ? "points pt 7 ps 0.5" : "", p->n_curves % 2 == 0 ? 2 : 1, rgb);
     quoted(p->parts, label);
 }
 

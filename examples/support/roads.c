@@ -1,4 +1,4 @@
-#include "roads_output.h"
+#include "roads.h"
 
 #include <math.h>
 
@@ -22,6 +22,32 @@ void roads_free(roads *r)
     free(r->log_ref);
     free(r->log_rlhf);
     free(r->log_dpo);
+    prefopt_dataset_destroy(r->uncovered);
+}
+
+prefopt_dataset *table_dataset(prefopt_context *context, const table *t)
+{
+    prefopt_dataset *data;
+    CALL(prefopt_dataset_create(&data, context));
+    int64_t *one_each = malloc((size_t)(t->n_items + 1) * sizeof *one_each);
+    for (int64_t i = 0; i <= t->n_items && one_each != NULL; i++)
+        one_each[i] = i;
+    for (int64_t i = 0; i < t->n && !t->is_ranking; i++)
+        CALL(prefopt_dataset_append_pair(data, NULL, 0, &t->first[i], 1, &t->second[i], 1,
+                                         t->weight[i], t->label[i], 0));
+    for (int64_t i = 0; i < t->n && t->is_ranking; i++) {
+        prefopt_row row;
+        CALL(prefopt_row_init(&row, sizeof row));
+        row.kind = PREFOPT_ROW_RANKING;
+        row.n_completions = t->offsets[i + 1] - t->offsets[i];
+        row.completions = t->items + t->offsets[i];
+        row.completion_offsets = one_each;
+        row.weight = t->weight[i];
+        if (row.n_completions >= 2)
+            CALL(prefopt_dataset_append(data, &row));
+    }
+    free(one_each);
+    return data;
 }
 
 int64_t item_named(const table *t, const char *name)
@@ -78,6 +104,25 @@ static double kl(const roads *r, int32_t direction, const double *p)
     return value;
 }
 
+static void print_coverage(const roads *r)
+{
+    const prefopt_coverage *c = &r->coverage;
+    printf("coverage: policy / data at most %.3g, chi-square %.3g", c->max_ratio, c->chi_square);
+    if (c->n_uncovered == 0) {
+        printf("; every item was compared\n");
+        return;
+    }
+    prefopt_row row = {.struct_size = sizeof row};
+    CALL(prefopt_dataset_row(r->uncovered, 0, &row));
+    printf(
+        "\nWARNING: %lld item(s) were never compared, so no comparison holds the DPO policy's %.3g "
+        "on them:\n   ",
+        (long long)c->n_uncovered, c->uncovered_policy_mass);
+    for (int64_t i = 0; i < row.n_completions && i < 8; i++)
+        printf(" %s%s", r->t->names[row.completions[i]], i + 1 < row.n_completions ? "," : "");
+    printf("%s\n", row.n_completions > 8 ? " ..." : "");
+}
+
 void roads_print(const roads *r)
 {
     int64_t n = r->t->n_items, *order = by_strength(r);
@@ -102,6 +147,7 @@ void roads_print(const roads *r)
            kl(r, PREFOPT_KL_REVERSE, r->log_rlhf), kl(r, PREFOPT_KL_FORWARD, r->log_rlhf));
     printf("%-12s  KL(policy || reference) %8.4f   KL(reference || policy) %8.4f\n", "DPO",
            kl(r, PREFOPT_KL_REVERSE, r->log_dpo), kl(r, PREFOPT_KL_FORWARD, r->log_dpo));
+    print_coverage(r);
     free(order);
 }
 
@@ -175,10 +221,16 @@ void roads_draw(const roads *r, const char *title, const char *path)
         dpo[k] = exp(r->log_dpo[order[k]]);
     }
     plot *p = plot_open(path, 2, title);
-    plot_panel(p, "Strengths with 95 % intervals", "", "strength (log-odds)", "[-0.7:*]", NULL);
+    char x_range[64], y_range[64];
+    double highest = 0;
+    for (int64_t k = 0; k < n; k++)
+        highest = fmax(highest, fmax(rlhf[k], dpo[k]));
+    snprintf(x_range, sizeof x_range, "[-0.7:%g]", (double)n - 0.3);
+    snprintf(y_range, sizeof y_range, "[0:%g]", 1.25 * highest);
+    plot_panel(p, "Strengths with 95 % intervals", "", "strength (log-odds)", x_range, NULL);
     plot_set(p, "set key off");
     plot_points(p, "", n, names, strength, error);
-    plot_panel(p, "The policy at the end of each road", "", "probability", NULL, "[0:*]");
+    plot_panel(p, "The policy at the end of each road", "", "probability", NULL, y_range);
     plot_set(p, "set key top right");
     plot_bars(p, "RLHF: reward model, then soft-optimal policy", n, names, rlhf);
     plot_bars(p, "DPO: policy from the comparisons", n, names, dpo);
