@@ -193,22 +193,37 @@ PREFOPT_API int32_t prefopt_report_best_of_n(prefopt_policy *policy, prefopt_rew
 
 /* ---------------------------------------------------------------- fragility of a leaderboard
  * The fewest comparisons whose removal changes who is first: found by influence (one Newton step's
- * effect of each comparison on the gap between the leader and a rival), then confirmed by
- * refitting. */
+ * effect of each comparison on the gap between the leader and a rival; Broderick, Giordano and
+ * Meager, arXiv 2011.14999), then confirmed by refitting what is left. Leaderboards of language
+ * models have turned on 0.003 % of their votes (Huang et al., arXiv 2508.11847). */
 typedef struct prefopt_fragility {
     uint32_t struct_size;
-    int32_t found;         /* 1: a removal of at most max_removed comparisons was confirmed */
-    int64_t leader, rival; /* items: who is first, and who is first after the removal */
-    double n_removed;      /* comparisons (weight) */
+    int32_t found;         /* 1: a removal within max_share was confirmed */
+    int64_t leader, rival; /* items: who is first (the lowest of equals), and who is first after the
+                              removal; not found: the runner-up; -1: there is one item */
+    double n_removed;      /* comparisons (weight); 0 if not found */
     double share;          /* of all comparisons */
     double gap_before;     /* strength of leader minus rival */
-    double gap_after;      /* likewise after the removal: below 0 */
-    int64_t n_refits;
+    double gap_after;      /* likewise after the removal: below 0; gap_before if not found */
+    int64_t n_refits;      /* fits of what some removal leaves that were made on the way */
 } prefopt_fragility;
 
 /* removed: NULL, or data->n: the weight taken from each row. max_share: stop looking beyond this
  * share of all comparisons (0 .. 1). Whole comparisons are removed (weights are counts; a row's
- * fraction goes last). Errors: as prefopt_strengths_fit. Since 0.1. */
+ * fraction goes last). options: as prefopt_strengths_fit, NULL for defaults; covariance, replicates
+ * and seed are not used, and ARGUMENT unless at their defaults.
+ *
+ * A removal counts when the leader is behind another item by more than 1e-9 in the fit of what is
+ * left. Where that fit has no finite optimum (the removal disconnects the items, or takes the last
+ * tie of a tie model) there is no leader, and the removal does not count; with a ridge > 0 that
+ * does not happen. Every item is tried as the rival, or, of more than 200 items or where rows times
+ * items exceed 2e7, the 20 strongest.
+ *
+ * What is found is confirmed; that nothing smaller exists is not proved, as the order in which
+ * comparisons go is that of their influence. (On small tables it agrees with a search through every
+ * subset.) Time: a fit and a sort of the rows for each rival and each refit.
+ * Errors: as prefopt_strengths_fit (UNBOUNDED: of all the data), and max_share. Thread-safe. Since
+ * 0.1. */
 PREFOPT_API int32_t prefopt_report_fragility(prefopt_fragility *out, double *removed,
                                              prefopt_context *context,
                                              const prefopt_comparisons *data,
