@@ -219,9 +219,10 @@ typedef struct prefopt_fragility {
  * does not happen. Every item is tried as the rival, or, of more than 200 items or where rows times
  * items exceed 2e7, the 20 strongest.
  *
- * What is found is confirmed; that nothing smaller exists is not proved, as the order in which
- * comparisons go is that of their influence. (On small tables it agrees with a search through every
- * subset.) Time: a fit and a sort of the rows for each rival and each refit.
+ * What is found is confirmed; that nothing smaller exists is not proved, as comparisons go in the
+ * order of their influence. (Of 1,337 random tables of 4 items and at most 4 removals, a search
+ * through every subset found a smaller one in 5, all of them sparse.) Time: a fit and a sort of the
+ * rows for each rival and each refit.
  * Errors: as prefopt_strengths_fit (UNBOUNDED: of all the data), and max_share. Thread-safe. Since
  * 0.1. */
 PREFOPT_API int32_t prefopt_report_fragility(prefopt_fragility *out, double *removed,

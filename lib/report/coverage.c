@@ -43,7 +43,7 @@ static int32_t add_prompt(work *w, int64_t x)
             continue;
         pf_sum_add(&chi, INFINITY);
         w->out.worst_policy_mass = fmax(w->out.worst_policy_mass, pi);
-        if (ref[y] == -INFINITY || logp[y] - ref[y] > RATIO_SLACK)
+        if (logp[y] - ref[y] > RATIO_SLACK) /* +INFINITY where the reference has none */
             w->out.at_risk = 1;
     }
     pf_sum_add(&w->ref_mass, share * pf_sum_value(&ref_mass));

@@ -7,8 +7,9 @@
  *
  *     1. Rank the rows by influence; count how many comparisons from the top close the gap.
  *     2. Take out half of that number (one, when few are left) and refit. If the leader is no
- *        longer first, that is confirmed: go to 3. Else rank anew at this fit, and repeat: as
- *        comparisons go, those that stay count more, and the order changes.
+ *        longer first, that is confirmed: go to 3. Else, near the end, see whether another one
+ *        would do; rank anew at this fit, and repeat: as comparisons go, those that stay count
+ *        more, and the order changes.
  *     3. Bisect within the last step for the fewest of it that flip. Then put back, one at a time,
  *        what the last fit says can be spared, as long as the refit agrees.
  *
@@ -22,6 +23,9 @@
 #include "train/pf_strengths_check.h"
 
 enum { ALL_RIVALS = 200, NEAREST_RIVALS = 20, MAX_STEPS = 400, MAX_BANNED = 64 };
+
+/* Others to try for the last of so many comparisons that are needed; in tables of few, always. */
+enum { LAST_TRIES = 8, LAST_NEEDED = 3, FEW = 64 };
 
 /* Rows times items up to which every item is tried as a rival. */
 static const double MUCH_WORK = 2e7;
@@ -292,6 +296,26 @@ static double limit(const search *s)
     return s->out.found ? fmin(s->budget, s->out.n_removed) : s->budget;
 }
 
+/* First order is coarse for the last comparison: tries one of each of the next rows of the ranking
+ * that differ in influence, then goes back to the first. */
+static int32_t try_others(search *s, int64_t m, enum outcome *outcome)
+{
+    int tries = 0;
+    for (int64_t k = 1; k < m && tries < LAST_TRIES; k++) {
+        int64_t row = s->order[k].row;
+        if (s->order[k].influence == s->order[k - 1].influence)
+            continue;
+        tries++;
+        memcpy(s->weight, s->base, (size_t)s->n * sizeof *s->weight);
+        s->weight[row] = fmax(s->base[row] - 1, 0);
+        PF_TRY(refit(s, outcome));
+        if (*outcome == FLIPPED)
+            return PREFOPT_OK;
+    }
+    take(s, 1);
+    return refit(s, outcome);
+}
+
 /* Searches until a flip is found or the limit reached; *flipped says which. */
 static int32_t approach(search *s, bool *flipped)
 {
@@ -305,7 +329,7 @@ static int32_t approach(search *s, bool *flipped)
             return PREFOPT_OK;
         if (needed < 0)
             needed = all;
-        int64_t count = needed <= 8 ? 1 : needed / 2;
+        int64_t count = needed <= 8 || all <= FEW ? 1 : needed / 2;
         count = (double)count > room ? (int64_t)room : count;
         memcpy(s->base, s->weight, (size_t)s->n * sizeof *s->base);
         enum outcome outcome = NO_FIT;
@@ -315,6 +339,12 @@ static int32_t approach(search *s, bool *flipped)
             if (outcome == FLIPPED) {
                 *flipped = true;
                 return bisect(s, 0, count);
+            }
+            if (count == 1 && (needed <= LAST_NEEDED || all <= FEW))
+                PF_TRY(try_others(s, m, &outcome));
+            if (outcome == FLIPPED) {
+                *flipped = true;
+                return PREFOPT_OK;
             }
         }
         if (outcome == NO_FIT) { /* not even one */
@@ -409,27 +439,24 @@ static int32_t allocate_and_run(search *s, double *removed_rows)
 {
     prefopt_context *c = s->context;
     int32_t status = PREFOPT_ERR_MEMORY;
-    if ((s->weight = pf_alloc(c, s->n, sizeof *s->weight)) != NULL &&
-        (s->base = pf_alloc(c, s->n, sizeof *s->base)) != NULL &&
-        (s->best_weight = pf_alloc(c, s->n, sizeof *s->best_weight)) != NULL &&
+    double *rows = pf_alloc(c, 3 * s->n, sizeof *rows);
+    double *fits = pf_alloc(c, 4 * s->dim, sizeof *fits);
+    if (rows != NULL && fits != NULL &&
         (s->banned = pf_alloc(c, s->n, sizeof *s->banned)) != NULL &&
-        (s->order = pf_alloc(c, s->n, sizeof *s->order)) != NULL &&
-        (s->start = pf_alloc(c, s->dim, sizeof *s->start)) != NULL &&
-        (s->x = pf_alloc(c, s->dim, sizeof *s->x)) != NULL &&
-        (s->trial = pf_alloc(c, s->dim, sizeof *s->trial)) != NULL &&
-        (s->v = pf_alloc(c, s->dim, sizeof *s->v)) != NULL) {
-        s->data.weight = s->weight;
+        (s->order = pf_alloc(c, s->n, sizeof *s->order)) != NULL) {
+        s->data.weight = s->weight = rows;
+        s->base = rows + s->n;
+        s->best_weight = rows + 2 * s->n;
+        s->start = fits;
+        s->x = fits + s->dim;
+        s->trial = fits + 2 * s->dim;
+        s->v = fits + 3 * s->dim;
         status = run(s, removed_rows);
     }
-    pf_free(c, s->weight);
-    pf_free(c, s->base);
-    pf_free(c, s->best_weight);
+    pf_free(c, rows);
+    pf_free(c, fits);
     pf_free(c, s->banned);
     pf_free(c, s->order);
-    pf_free(c, s->start);
-    pf_free(c, s->x);
-    pf_free(c, s->trial);
-    pf_free(c, s->v);
     return status;
 }
 
