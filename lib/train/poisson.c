@@ -1,5 +1,6 @@
 /* Poisson draws by counter: one uniform (or, for means so large that it makes no difference, one
  * normal) draw each, so a draw depends on (seed, stream, index, mean) alone. */
+#define _DEFAULT_SOURCE /* lgamma_r: lgamma itself writes a global, signgam */
 #include "math/pf_math.h"
 #include "train/pf_strengths.h"
 
@@ -8,7 +9,8 @@
 static double from_the_mode(double u, double mean)
 {
     double left = floor(mean), right = left;
-    double p_left = exp(left * log(mean) - mean - lgamma(left + 1)), p_right = p_left;
+    int sign;
+    double p_left = exp(left * log(mean) - mean - lgamma_r(left + 1, &sign)), p_right = p_left;
     u -= p_left;
     double last = left;
     while (u > 0) {
