@@ -1,0 +1,214 @@
+"""The Python binding against the library: layouts, functions, constants, and each call once.
+
+    test_binding.py TOP   (with PREFOPT_LIBRARY and PYTHONPATH set)
+"""
+import ctypes
+import os
+import pathlib
+import re
+import subprocess
+import sys
+import tempfile
+import unittest
+
+import numpy as np
+
+import prefopt
+from prefopt import lib, structs
+
+TOP = pathlib.Path(sys.argv.pop())
+HEADERS = re.sub(r"/\*.*?\*/", " ", "\n".join(
+    path.read_text() for path in sorted((TOP / "include/prefopt").glob("*.h"))), flags=re.S)
+
+
+class Declarations(unittest.TestCase):
+    def test_structs_have_the_librarys_layout(self):
+        names = set(re.findall(r"typedef struct (\w+)\s*\{", HEADERS))
+        self.assertEqual(names, set(vars(structs)))
+        for name in names:
+            struct = getattr(structs, name)
+            self.assertEqual(ctypes.sizeof(struct), lib.prefopt_sizeof(name.encode()), name)
+            for field, _ in struct._fields_:
+                self.assertEqual(getattr(struct, field).offset,
+                                 lib.prefopt_offsetof(name.encode(), field.encode()), (name, field))
+
+    def test_functions_are_the_exported_ones(self):
+        listing = subprocess.run(["nm", "-D", "--defined-only", os.environ["PREFOPT_LIBRARY"]],
+                                 check=True, capture_output=True, text=True).stdout
+        exported = {line.split()[2].split("@")[0] for line in listing.splitlines()
+                    if line.split()[1] == "T"}
+        declared = {line.split()[1] for line in prefopt._lines(prefopt._FUNCTIONS)}
+        self.assertEqual(exported, declared)
+
+    def test_constants_are_the_headers(self):
+        found = dict(re.findall(r"(PREFOPT_\w+)\s*=\s*(-?\d+)", HEADERS))
+        self.assertGreater(len(found), 60)
+        for name, value in found.items():
+            self.assertEqual(getattr(prefopt, name.removeprefix("PREFOPT_")), int(value), name)
+
+
+class Losses(unittest.TestCase):
+    def test_pair_losses(self):
+        c, r = np.array([1.0, 2.0, -3.0]), np.array([0.5, 3.0, -3.0])
+        out = prefopt.loss_bradley_terry(c, r)
+        np.testing.assert_allclose(out.each, np.logaddexp(0, r - c), rtol=1e-15)
+        np.testing.assert_allclose(out.grad_chosen, -1 / (1 + np.exp(c - r)) / 3, rtol=1e-14)
+        out = prefopt.loss_dpo(c, r, np.zeros(3), np.zeros(3), beta=0.5, variant=prefopt.DPO_HINGE)
+        np.testing.assert_allclose(out.each, np.maximum(0, 1 - 0.5 * (c - r)))
+        with self.assertRaisesRegex(prefopt.ArgumentError, "gamma"):
+            prefopt.loss_dpo(c, r, c, r, gamma=1.0)
+        with self.assertRaisesRegex(TypeError, "betta"):
+            prefopt.loss_dpo(c, r, betta=1.0)
+        with self.assertRaisesRegex(ValueError, "rejected has 2 elements"):
+            prefopt.loss_dpo(c, r[:2])
+
+    def test_arrays_are_not_copied(self):
+        c = np.zeros(3)
+        self.assertIs(prefopt._f64(c, "c"), c)
+
+    def test_others(self):
+        out = prefopt.loss_kto([-1.0, -2.0], [1, 0], [-1.0, -2.0])
+        np.testing.assert_allclose(out.each, [0.5, 0.5])
+        out = prefopt.loss_plackett_luce([0, 3], [0.0, 0.0, 0.0])
+        self.assertAlmostEqual(out.mean, np.log(6))
+        logp, log_z = prefopt.soft_optimal(np.log([0.5, 0.5]), [1.0, 0.0], 1.0)
+        np.testing.assert_allclose(np.exp(logp), [1 / (1 + np.exp(-1)), 1 / (1 + np.e)])
+        self.assertAlmostEqual(log_z, np.log(0.5 * np.e + 0.5))
+        reward, logp = np.array([[1.0, 0.0, 2.0]]), np.full((1, 3), -1.0)
+        np.testing.assert_allclose(prefopt.advantages(reward, logp), [[0, -1.5, 1.5]])
+        out = prefopt.loss_policy_gradient(reward, logp, [[0, -1.5, 1.5]])
+        np.testing.assert_allclose(out.grad_logp, [[0, 0.5, -0.5]])
+        advantage, returns = prefopt.gae([0, 2], [0.0, 1.0], [0.0, 0.0], gamma=1.0, lambda_=1.0)
+        np.testing.assert_allclose(returns, [1, 1])
+        self.assertEqual(prefopt.loss_ppo_tokens([0, 2], [-1.0, -1.0], advantage).grad_logp.size, 2)
+        self.assertEqual(prefopt.loss_value([0, 2], [1.0, 1.0], returns).mean, 0)
+        kl, grad = prefopt.kl_exact(prefopt.KL_REVERSE, np.log([0.5, 0.5]), np.log([0.25, 0.75]))
+        self.assertAlmostEqual(kl, 0.5 * np.log(2) + 0.5 * np.log(2 / 3))
+        each, mean, error = prefopt.kl_estimate(prefopt.KL_REVERSE, prefopt.KL_K1, prefopt.FROM_POLICY,
+                                                [-1.0, -2.0], [-2.0, -2.0])
+        np.testing.assert_allclose(each, [1, 0])
+        self.assertEqual(prefopt.kl_score_weights(prefopt.KL_REVERSE, prefopt.KL_K2,
+                                                  prefopt.FROM_POLICY, [-1.0], [-2.0]).size, 1)
+        best = prefopt.best_of_n(2, np.log([0.5, 0.5]), [0.0, 1.0])
+        np.testing.assert_allclose(np.exp(best.bon_logp), [0.25, 0.75])
+
+    def test_logits(self):
+        rng = np.random.default_rng(0)
+        hidden, weight = (rng.normal(size=s).astype(np.float32) for s in ((5, 8), (11, 8)))
+        target = np.array([0, 3, -1, 10, 5], np.int32)
+        logits = hidden @ weight.T
+        full = logits - np.logaddexp.reduce(logits.astype(float), axis=1, keepdims=True)
+        expected = np.where(target < 0, 0, full[np.arange(5), np.maximum(target, 0)])
+        np.testing.assert_allclose(prefopt.logprobs_from_logits(logits, target), expected, atol=1e-5)
+        with prefopt.Context() as context:
+            np.testing.assert_allclose(prefopt.linear_logprobs(context, hidden, weight, target),
+                                       expected, atol=1e-5)
+            grad = prefopt.logprobs_backward(logits, target, np.ones(5))
+            grad_weight = np.zeros_like(weight)
+            grad_hidden = prefopt.linear_logprobs_backward(context, hidden, weight, target, np.ones(5),
+                                                           grad_weight)
+            np.testing.assert_allclose(grad_hidden, grad @ weight, atol=1e-4)
+            np.testing.assert_allclose(grad_weight, grad.T @ hidden, atol=1e-4)
+
+
+class Handles(unittest.TestCase):
+    def setUp(self):
+        self.context = prefopt.Context(threads=2)
+        self.space = prefopt.space(3, 2)
+        self.policy = prefopt.Policy.tabular(self.context, self.space)
+        self.prompts = prefopt.Dataset(self.context)
+        self.prompts.append(prefopt.ROW_PROMPT, [])
+
+    def test_dataset(self):
+        data = prefopt.Dataset(self.context)
+        data.append_pair([1], [2, 3], [4], weight=2.0)
+        data.append(prefopt.ROW_COMPLETIONS, [1], [[5], [6, 7]], score=[0.5, np.nan], extra='{"k":1}')
+        self.assertEqual(len(data), 2)
+        self.assertEqual([c.tolist() for c in data[0].completions], [[2, 3], [4]])
+        self.assertEqual(data[1].extra, '{"k":1}')
+        self.assertEqual(len(data.sequences()), 4)
+        self.assertEqual(data.columns().weight.tolist(), [2.0, 1.0])
+        with tempfile.TemporaryDirectory() as folder:
+            path = os.path.join(folder, "x.jsonl")
+            data.write_jsonl(path)
+            again = prefopt.Dataset.read_jsonl(self.context, path)
+            self.assertEqual(again.hash(), data.hash())
+            with open(path, "a") as file:
+                file.write('{"prompt":[1],"chosen":7}\n')
+            with self.assertRaisesRegex(prefopt.FormatError, r"x.jsonl:3: .*chosen"):
+                prefopt.Dataset.read_jsonl(self.context, path)
+        with self.assertRaises(prefopt.IoError):
+            prefopt.Dataset.read_jsonl(self.context, "/nowhere/x.jsonl")
+        self.assertEqual(sorted(prefopt.shuffle_order(1, 0, 5).tolist()), list(range(5)))
+        first, second = data.split(0.5)
+        self.assertEqual(len(first) + len(second), 2)
+        self.assertEqual(len(data.select([1, 1])), 2)
+
+    def test_models_and_training(self):
+        reference = self.policy.freeze()
+        everything = self.policy.enumerate(self.prompts)
+        view = everything.sequences()
+        np.testing.assert_allclose(self.policy.logprobs(view), np.log(1 / 9))
+        truth = prefopt.Reward.tabular(self.context, view)
+        values, _ = truth.parameters()
+        values[:] = np.arange(9) / 4
+        truth.updated()
+        samples = prefopt.sample(self.policy, self.prompts, n=9, without_replacement=1)
+        pairs, counts = prefopt.rank(truth, samples, rule=prefopt.PAIR_ALL, soft_labels=1)
+        self.assertEqual((len(pairs), counts.pairs), (36, 36))
+        seen = []
+        trainer = prefopt.Trainer.dpo(self.policy, reference, pairs, {"beta": 1.0},
+                                      progress=lambda p: seen.append(p.loss))
+        trainer.run(3)
+        self.assertEqual(len(seen), 3)
+        self.assertAlmostEqual(seen[0], np.log(2))
+        trainer.fit()
+        report = prefopt.report_objective(self.policy, reference, truth, self.prompts, 1.0)
+        self.assertLess(report.regret, 1e-8)  # soft labels of every pair: DPO is at the soft optimum
+        same = prefopt.report_equivalence(pairs, self.policy, reference, truth, 1.0)
+        self.assertLess(same.total_variation, 1e-6)
+        self.assertEqual(same.log_z.size, 1)
+        coverage, uncovered = prefopt.report_coverage(pairs, self.policy, reference)
+        self.assertEqual((coverage.n_uncovered, len(uncovered)), (0, 0))
+        prefopt.report_kl(self.policy, reference, self.prompts, 10)
+        prefopt.report_displacement(pairs, reference, self.policy)
+        prefopt.report_preference_fit(prefopt.Reward.implicit(self.policy, reference, 1.0), pairs)
+        reward, kl = prefopt.report_best_of_n(self.policy, truth, truth, self.prompts, [1, 4])
+        self.assertGreater(reward[1], reward[0])
+
+    def test_errors_of_callbacks_come_back(self):
+        def scores(_):
+            raise KeyError("mine")
+        reward = prefopt.Reward.custom(self.context, scores)
+        with self.assertRaises(prefopt.CallbackError) as raised:
+            reward.scores([([], [0, 1])])
+        self.assertIsInstance(raised.exception.__cause__, KeyError)
+
+        def stop(_):
+            raise ValueError("stop")
+        view = self.policy.enumerate(self.prompts).sequences()
+        data = prefopt.Dataset(self.context)
+        data.append(prefopt.ROW_COMPLETIONS, [], [view[0][1]])
+        trainer = prefopt.Trainer.mle(self.policy, data, progress=stop)
+        with self.assertRaises(ValueError):
+            trainer.run(5)
+
+    def test_strengths(self):
+        fit = prefopt.strengths(2, [0, 0], [1, 1], [3.0, 1.0], [1.0, 0.0])
+        self.assertAlmostEqual(fit.theta[0] - fit.theta[1], np.log(3))
+        self.assertEqual(fit.covariance().shape, (2, 2))
+        with self.assertRaisesRegex(prefopt.UnboundedError, "Ann"):
+            prefopt.strengths(2, [0], [1], item_names=["Ann", "Bob"])
+        out = prefopt.report_fragility(2, [0, 0], [1, 1], [3.0, 1.0], [1.0, 0.0], max_share=1.0)
+        self.assertIn(out.found, (0, 1))
+        fit = prefopt.strengths(3, rankings=[[0, 1, 2], [2, 1, 0], [1, 0, 2]])
+        self.assertAlmostEqual(fit.theta.sum(), 0)
+
+    def test_draws(self):
+        np.testing.assert_array_equal(prefopt.random_uniform(1, 2, 3, 4),
+                                      prefopt.random_uniform(1, 2, 0, 7)[3:])
+        self.assertEqual(prefopt.random_normal(1, 2, 0, 5).size, 5)
+
+
+if __name__ == "__main__":
+    unittest.main()
