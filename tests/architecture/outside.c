@@ -1,4 +1,5 @@
-/* A program from outside, in the common part of C and C++: a DPO loss on the caller's own numbers. */
+/* A program from outside, in the common part of C and C++: a DPO loss on the caller's own numbers.
+ */
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
