@@ -8,10 +8,53 @@
 
 enum { VOCAB = 4, HORIZON = 2, N = 16, ROUNDS = 60, STEPS = 10 };
 
+static double j[2][ROUNDS + 1], kl[2][ROUNDS + 1], step[ROUNDS + 1], optimum[ROUNDS + 1];
+
+/* ROUNDS * STEPS steps of online DPO; J and KL on the way. */
+static void train_online(prefopt_context *context, prefopt_reference *reference,
+                         prefopt_reward *truth, const prefopt_dataset *prompts, int soft)
+{
+    const double beta = 1;
+    prefopt_space space = {
+        .struct_size = sizeof space, .eos = -1, .vocab = VOCAB, .horizon = HORIZON};
+    prefopt_objective o = {.struct_size = sizeof o};
+    prefopt_policy *policy;
+    prefopt_trainer *trainer;
+    prefopt_dpo_options dpo;
+    prefopt_sampler_options sampler;
+    prefopt_ranker_options ranker;
+    prefopt_train_options train;
+    CALL(prefopt_dpo_options_init(&dpo, sizeof dpo));
+    CALL(prefopt_sampler_options_init(&sampler, sizeof sampler));
+    CALL(prefopt_ranker_options_init(&ranker, sizeof ranker));
+    CALL(prefopt_train_options_init(&train, sizeof train));
+    dpo.beta = beta;
+    sampler.n = 4;
+    ranker.soft_labels = soft;
+    train.learning_rate = 0.02;
+    train.schedule = PREFOPT_COSINE;
+    train.schedule_steps = ROUNDS * STEPS;
+    CALL(prefopt_policy_create_tabular(&policy, context, &space, NULL));
+    CALL(prefopt_trainer_create_online_dpo(&trainer, policy, reference, truth, prompts, &dpo,
+                                           &sampler, &ranker, &train));
+    for (int i = 0; i <= ROUNDS; i++) {
+        CALL(prefopt_report_objective(&o, policy, reference, truth, prompts, beta));
+        step[i] = i * STEPS;
+        j[soft][i] = o.j;
+        kl[soft][i] = o.kl;
+        optimum[i] = o.optimum;
+        if (i < ROUNDS)
+            CALL(prefopt_trainer_run(trainer, STEPS, NULL));
+    }
+    printf("%s labels: J = %.4f at the end, optimum %.4f, KL %.4f\n", soft ? "soft" : "hard", o.j,
+           o.optimum, o.kl);
+    prefopt_trainer_destroy(trainer);
+    prefopt_policy_destroy(policy);
+}
+
 int main(int argc, char **argv)
 {
     const char *picture = argc > 1 ? argv[1] : "online_dpo.svg";
-    const double beta = 1;
     prefopt_context *context;
     prefopt_dataset *prompts, *all;
     prefopt_policy *uniform_policy;
@@ -22,16 +65,13 @@ int main(int argc, char **argv)
         .struct_size = sizeof space, .eos = -1, .vocab = VOCAB, .horizon = HORIZON};
     CALL(prefopt_context_create(&context, NULL));
     CALL(prefopt_dataset_create(&prompts, context));
-    CALL(
-        prefopt_row_init(&prompt, sizeof prompt)); /* the empty prompt, 32 times: 32 pairs a step */
+    /* The empty prompt, 32 times: 32 pairs a step. */
+    CALL(prefopt_row_init(&prompt, sizeof prompt));
     for (int i = 0; i < 32; i++)
         CALL(prefopt_dataset_append(prompts, &prompt));
     CALL(prefopt_policy_create_tabular(&uniform_policy, context, &space, NULL));
     CALL(prefopt_reference_create_uniform(&reference, context, &space));
-    int64_t first_row = 0;
-    prefopt_dataset *one_prompt;
-    CALL(prefopt_dataset_select(&one_prompt, prompts, &first_row, 1));
-    CALL(prefopt_policy_enumerate(&all, uniform_policy, one_prompt, 0));
+    CALL(prefopt_policy_enumerate(&all, uniform_policy, prompts, 0));
     prefopt_sequences sequences = {.struct_size = sizeof sequences};
     prefopt_parameters rewards = {.struct_size = sizeof rewards};
     CALL(prefopt_dataset_sequences(all, &sequences));
@@ -40,42 +80,8 @@ int main(int argc, char **argv)
     CALL(prefopt_random_normal(3, 0, 0, N, rewards.value));
     CALL(prefopt_reward_updated(truth));
 
-    double j[2][ROUNDS + 1], kl[2][ROUNDS + 1], step[ROUNDS + 1], optimum[ROUNDS + 1];
-    prefopt_objective o = {.struct_size = sizeof o};
-    for (int soft = 1; soft >= 0; soft--) {
-        prefopt_policy *policy;
-        prefopt_trainer *trainer;
-        prefopt_dpo_options dpo;
-        prefopt_sampler_options sampler;
-        prefopt_ranker_options ranker;
-        prefopt_train_options train;
-        CALL(prefopt_dpo_options_init(&dpo, sizeof dpo));
-        CALL(prefopt_sampler_options_init(&sampler, sizeof sampler));
-        CALL(prefopt_ranker_options_init(&ranker, sizeof ranker));
-        CALL(prefopt_train_options_init(&train, sizeof train));
-        dpo.beta = beta;
-        sampler.n = 4;
-        ranker.soft_labels = soft;
-        train.learning_rate = 0.02;
-        train.schedule = soft ? PREFOPT_COSINE : PREFOPT_CONSTANT;
-        train.schedule_steps = soft ? ROUNDS * STEPS : 0;
-        CALL(prefopt_policy_create_tabular(&policy, context, &space, NULL));
-        CALL(prefopt_trainer_create_online_dpo(&trainer, policy, reference, truth, prompts, &dpo,
-                                               &sampler, &ranker, &train));
-        for (int i = 0; i <= ROUNDS; i++) {
-            CALL(prefopt_report_objective(&o, policy, reference, truth, one_prompt, beta));
-            step[i] = i * STEPS;
-            j[soft][i] = o.j;
-            kl[soft][i] = o.kl;
-            optimum[i] = o.optimum;
-            if (i < ROUNDS)
-                CALL(prefopt_trainer_run(trainer, STEPS, NULL));
-        }
-        printf("%s labels: J = %.4f at the end, optimum %.4f, KL %.4f\n", soft ? "soft" : "hard",
-               o.j, o.optimum, o.kl);
-        prefopt_trainer_destroy(trainer);
-        prefopt_policy_destroy(policy);
-    }
+    train_online(context, reference, truth, prompts, 1);
+    train_online(context, reference, truth, prompts, 0);
     double gain = (j[1][ROUNDS] - j[1][0]) / (optimum[0] - j[1][0]), peak = j[0][0];
     for (int i = 0; i <= ROUNDS; i++)
         peak = fmax(peak, j[0][i]);
@@ -97,7 +103,6 @@ int main(int argc, char **argv)
     prefopt_reference_destroy(reference);
     prefopt_policy_destroy(uniform_policy);
     prefopt_dataset_destroy(all);
-    prefopt_dataset_destroy(one_prompt);
     prefopt_dataset_destroy(prompts);
     prefopt_context_destroy(context);
     return gain >= 0.99 && j[0][ROUNDS] < peak ? 0 : 1;

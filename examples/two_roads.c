@@ -50,42 +50,55 @@ static void dpo_road(prefopt_context *context, const table *t, const prefopt_dat
     prefopt_policy_destroy(policy);
 }
 
+typedef struct {
+    const char *file, *reference, *json, *picture;
+    double beta;
+    prefopt_bt_options bt;
+    prefopt_strengths_options strengths;
+} settings;
+
+static settings parse(int argc, char **argv)
+{
+    settings s = {.beta = 0.1};
+    CALL(prefopt_bt_options_init(&s.bt, sizeof s.bt));
+    CALL(prefopt_strengths_options_init(&s.strengths, sizeof s.strengths));
+    for (int i = 1; i < argc; i++) {
+        if (strcmp(argv[i], "--help") == 0) {
+            printf("%s", usage);
+            exit(0);
+        } else if (strcmp(argv[i], "--beta") == 0)
+            s.beta = option_number(argc, argv, &i, 1e-6, 1e6);
+        else if (strcmp(argv[i], "--ridge") == 0)
+            s.strengths.ridge = option_number(argc, argv, &i, 0, 1e12);
+        else if (strcmp(argv[i], "--reference") == 0)
+            s.reference = option_value(argc, argv, &i);
+        else if (strcmp(argv[i], "--json") == 0)
+            s.json = option_value(argc, argv, &i);
+        else if (strcmp(argv[i], "--plot") == 0)
+            s.picture = option_value(argc, argv, &i);
+        else if (strcmp(argv[i], "--ties") == 0)
+            s.strengths.tie_model = s.bt.tie_model = tie_model_named(option_value(argc, argv, &i));
+        else if (argv[i][0] == '-' || s.file != NULL) {
+            fprintf(stderr, "unexpected \"%s\"\n%s", argv[i], usage);
+            exit(2);
+        } else
+            s.file = argv[i];
+    }
+    return s;
+}
+
 int main(int argc, char **argv)
 {
-    const char *file = NULL, *reference = NULL, *json = NULL, *picture = NULL;
-    double beta = 0.1;
-    prefopt_bt_options bt;
-    prefopt_strengths_options options;
-    CALL(prefopt_bt_options_init(&bt, sizeof bt));
-    CALL(prefopt_strengths_options_init(&options, sizeof options));
-    for (int i = 1; i < argc; i++) {
-        if (strcmp(argv[i], "--beta") == 0)
-            beta = option_number(argc, argv, &i, 1e-6, 1e6);
-        else if (strcmp(argv[i], "--ridge") == 0)
-            options.ridge = option_number(argc, argv, &i, 0, 1e12);
-        else if (strcmp(argv[i], "--reference") == 0)
-            reference = option_value(argc, argv, &i);
-        else if (strcmp(argv[i], "--json") == 0)
-            json = option_value(argc, argv, &i);
-        else if (strcmp(argv[i], "--plot") == 0)
-            picture = option_value(argc, argv, &i);
-        else if (strcmp(argv[i], "--ties") == 0)
-            options.tie_model = bt.tie_model = tie_model_named(option_value(argc, argv, &i));
-        else if (argv[i][0] == '-' || file != NULL) {
-            fprintf(stderr, "unexpected \"%s\"\n%s", argv[i], usage);
-            return strcmp(argv[i], "--help") == 0 ? 0 : 2;
-        } else
-            file = argv[i];
-    }
+    settings s = parse(argc, argv);
     table t;
     char error[512];
-    if (table_read(&t, file == NULL ? "baseball 1987" : file,
-                   file == NULL ? table_baseball_1987 : NULL, error, sizeof error) < 0) {
+    if (table_read(&t, s.file == NULL ? "baseball 1987" : s.file,
+                   s.file == NULL ? table_baseball_1987 : NULL, error, sizeof error) < 0) {
         fprintf(stderr, "%s\n", error);
         return 1;
     }
-    options.reference = item_named(&t, reference);
-    options.item_names = (const char *const *)t.names;
+    s.strengths.reference = item_named(&t, s.reference);
+    s.strengths.item_names = (const char *const *)t.names;
 
     prefopt_context *context;
     CALL(prefopt_context_create(&context, NULL));
@@ -102,29 +115,33 @@ int main(int argc, char **argv)
                                  .offsets = t.offsets,
                                  .items = t.items,
                                  .weight = t.weight};
-    roads r = {.beta = beta, .t = &t};
+    roads r = {.beta = s.beta, .t = &t};
     roads_allocate(&r);
 
     /* Road one: the reward model, then its soft-optimal policy, softmax(log pi_ref + r / beta). */
     prefopt_strengths *fit;
     CALL(prefopt_strengths_fit(&fit, context, t.is_ranking ? NULL : &comparisons,
-                               t.is_ranking ? &rankings : NULL, &options));
+                               t.is_ranking ? &rankings : NULL, &s.strengths));
     CALL(prefopt_strengths_values(fit, r.strength, r.std_error));
     r.summary.struct_size = sizeof r.summary;
     CALL(prefopt_strengths_summarise(fit, &r.summary));
+    r.fragility.struct_size = sizeof r.fragility;
+    if (!t.is_ranking)
+        CALL(
+            prefopt_report_fragility(&r.fragility, NULL, context, &comparisons, &s.strengths, 0.2));
     for (int64_t i = 0; i < t.n_items; i++)
         r.log_ref[i] = -log((double)t.n_items);
-    CALL(prefopt_soft_optimal(t.n_items, r.log_ref, r.strength, beta, r.log_rlhf, NULL));
+    CALL(prefopt_soft_optimal(t.n_items, r.log_ref, r.strength, s.beta, r.log_rlhf, NULL));
 
     /* Road two: the policy from the comparisons themselves. */
     prefopt_dataset *data = table_dataset(context, &t);
-    dpo_road(context, &t, data, &bt, options.ridge, &r);
+    dpo_road(context, &t, data, &s.bt, s.strengths.ridge, &r);
 
     roads_print(&r);
-    if (json != NULL)
-        roads_write_json(&r, json);
-    if (picture != NULL)
-        roads_draw(&r, file == NULL ? "American League baseball, 1987" : file, picture);
+    if (s.json != NULL)
+        roads_write_json(&r, s.json);
+    if (s.picture != NULL)
+        roads_draw(&r, s.file == NULL ? "American League baseball, 1987" : s.file, s.picture);
     roads_free(&r);
     prefopt_dataset_destroy(data);
     prefopt_strengths_destroy(fit);

@@ -123,6 +123,18 @@ static void print_coverage(const roads *r)
     printf("%s\n", row.n_completions > 8 ? " ..." : "");
 }
 
+static void print_fragility(const roads *r)
+{
+    const prefopt_fragility *f = &r->fragility;
+    if (f->found)
+        printf("fragility: %s would be first without %g of the comparisons (%.2g %%)\n",
+               r->t->names[f->rival], f->n_removed, 100 * f->share);
+    else
+        printf(
+            "fragility: no removal of up to 20 %% of the comparisons was found that changes who is "
+            "first\n");
+}
+
 void roads_print(const roads *r)
 {
     int64_t n = r->t->n_items, *order = by_strength(r);
@@ -148,6 +160,8 @@ void roads_print(const roads *r)
     printf("%-12s  KL(policy || reference) %8.4f   KL(reference || policy) %8.4f\n", "DPO",
            kl(r, PREFOPT_KL_REVERSE, r->log_dpo), kl(r, PREFOPT_KL_FORWARD, r->log_dpo));
     print_coverage(r);
+    if (!r->t->is_ranking)
+        print_fragility(r);
     free(order);
 }
 

@@ -11,7 +11,8 @@ typedef struct {
     double beta;
     prefopt_strengths_summary summary;
     prefopt_coverage coverage;
-    prefopt_dataset *uncovered; /* completions that no comparison holds: items as tokens */
+    prefopt_fragility fragility; /* of comparisons; struct_size alone for rankings */
+    prefopt_dataset *uncovered;  /* completions that no comparison holds: items as tokens */
     double *strength, *std_error, *log_ref, *log_rlhf, *log_dpo; /* n_items each */
 } roads;
 
