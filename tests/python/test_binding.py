@@ -3,6 +3,7 @@
     test_binding.py TOP   (with PREFOPT_LIBRARY and PYTHONPATH set)
 """
 import ctypes
+import functools
 import os
 import pathlib
 import re
@@ -19,6 +20,21 @@ from prefopt import lib, structs
 TOP = pathlib.Path(sys.argv.pop())
 HEADERS = re.sub(r"/\*.*?\*/", " ", "\n".join(
     path.read_text() for path in sorted((TOP / "include/prefopt").glob("*.h"))), flags=re.S)
+
+
+def needs(feature):
+    """Leaves a test out where the library was built without a feature that it needs."""
+    def decorate(test):
+        @functools.wraps(test)
+        def run(self):
+            try:
+                test(self)
+            except prefopt.UnsupportedError as error:
+                if f"built without {feature}" not in str(error):
+                    raise
+                self.skipTest(str(error))
+        return run
+    return decorate
 
 
 class Declarations(unittest.TestCase):
@@ -119,6 +135,7 @@ class Handles(unittest.TestCase):
         self.prompts = prefopt.Dataset(self.context)
         self.prompts.append(prefopt.ROW_PROMPT, [])
 
+    @needs("JSON")
     def test_dataset(self):
         data = prefopt.Dataset(self.context)
         data.append_pair([1], [2, 3], [4], weight=2.0)
@@ -144,6 +161,7 @@ class Handles(unittest.TestCase):
         self.assertEqual(len(first) + len(second), 2)
         self.assertEqual(len(data.select([1, 1])), 2)
 
+    @needs("liblbfgs")
     def test_models_and_training(self):
         reference = self.policy.freeze()
         everything = self.policy.enumerate(self.prompts)
