@@ -38,7 +38,9 @@ static void dpo_road(prefopt_context *context, const table *t, const prefopt_dat
     CALL(prefopt_reward_create_implicit(&implicit, policy, uniform, r->beta));
     CALL(prefopt_train_options_init(&train, sizeof train));
     train.score_ridge = ridge;
-    train.tolerance = 1e-12;
+    /* Rounding of a log-probability moves the reward by beta times as much, and its gradient by
+     * beta again. */
+    train.tolerance = 1e-12 * fmax(1, r->beta * r->beta);
     CALL(prefopt_trainer_create_reward(&trainer, implicit, data, bt, &train));
     CALL(prefopt_trainer_fit(trainer, NULL));
     CALL(prefopt_policy_next_logprobs(policy, &empty, r->log_dpo));

@@ -1,6 +1,7 @@
 #include "roads.h"
 
 #include <math.h>
+#include <sys/stat.h>
 
 #include "cli.h"
 #include "plot.h"
@@ -54,9 +55,13 @@ int64_t item_named(const table *t, const char *name)
 {
     if (name == NULL)
         return -1;
+    char *shown = table_utf8(name);
     for (int64_t i = 0; i < t->n_items; i++)
-        if (strcmp(t->names[i], name) == 0)
+        if (strcmp(t->names[i], shown) == 0) {
+            free(shown);
             return i;
+        }
+    free(shown);
     fprintf(stderr, "--reference is \"%s\", expected one of the items: %s, %s, ...\n", name,
             t->names[0], t->names[1]);
     exit(2);
@@ -180,19 +185,9 @@ static void json_string(FILE *out, const char *text)
     fputc('"', out);
 }
 
-void roads_write_json(const roads *r, const char *path)
+static void write_json(const roads *r, FILE *out)
 {
-    size_t n = strlen(path);
-    char *temporary = malloc(n + 5);
     int64_t *order = by_strength(r);
-    if (temporary == NULL)
-        exit(1);
-    snprintf(temporary, n + 5, "%s.tmp", path);
-    FILE *out = fopen(temporary, "w");
-    if (out == NULL) {
-        fprintf(stderr, "%s: %s\n", temporary, strerror(errno));
-        exit(1);
-    }
     fprintf(out, "{\"items\":[");
     for (int64_t k = 0; k < r->t->n_items; k++) {
         int64_t i = order[k];
@@ -210,15 +205,35 @@ void roads_write_json(const roads *r, const char *path)
         fprintf(out, "%.17g", r->summary.log_tie);
     fprintf(out, ",\n\"log_likelihood\":%.17g,\n\"total_variation\":%.17g,\n\"beta\":%.17g}\n",
             r->summary.log_likelihood, total_variation(r), r->beta);
-    int failed = ferror(out);
+    free(order);
+}
+
+/* A file appears whole or not at all: written beside, then renamed. What exists and is no regular
+ * file (/dev/stdout, a pipe, a link) must not be replaced by one, and is written to as it is. */
+void roads_write_json(const roads *r, const char *path)
+{
+    struct stat info;
+    int beside = lstat(path, &info) != 0 || S_ISREG(info.st_mode);
+    size_t n = strlen(path);
+    char *temporary = malloc(n + 5);
+    if (temporary == NULL)
+        exit(1);
+    snprintf(temporary, n + 5, "%s%s", path, beside ? ".tmp" : "");
+    FILE *out = fopen(temporary, "w");
+    if (out == NULL) {
+        fprintf(stderr, "%s: %s\n", temporary, strerror(errno));
+        exit(1);
+    }
+    write_json(r, out);
+    int failed = fflush(out) != 0 || ferror(out);
     failed |= fclose(out) != 0;
-    if (failed || rename(temporary, path) != 0) {
+    if (failed || (beside && rename(temporary, path) != 0)) {
         fprintf(stderr, "%s: %s\n", path, strerror(errno));
-        remove(temporary);
+        if (beside)
+            remove(temporary);
         exit(1);
     }
     free(temporary);
-    free(order);
 }
 
 void roads_draw(const roads *r, const char *title, const char *path)

@@ -93,7 +93,10 @@ static int next_record(csv *c)
     }
 }
 
-static int is_blank(const csv *c) { return c->n_cells == 1 && c->cell[0][0] == '\0'; }
+static int is_blank(const csv *c)
+{
+    return c->n_cells == 1 && c->cell[0][strspn(c->cell[0], " \t")] == '\0';
+}
 
 /* The number of an item's name: first come, first numbered; open addressing. */
 typedef struct {
@@ -168,6 +171,30 @@ static int same(const char *a, const char *b)
         if (tolower((unsigned char)*a) != tolower((unsigned char)*b))
             return 0;
     return *a == *b;
+}
+
+/* The header's titles: without spaces around them, each once. */
+static int read_header(csv *c)
+{
+    int status = next_record(c);
+    while (status > 0 && is_blank(c))
+        status = next_record(c);
+    if (status == 0) {
+        c->record_line = 0;
+        return fail(c, "the file is empty, expected a header");
+    }
+    for (int i = 0; i < c->n_cells && status > 0; i++) {
+        char *title = c->cell[i] + strspn(c->cell[i], " \t");
+        size_t n = strlen(title);
+        while (n > 0 && (title[n - 1] == ' ' || title[n - 1] == '\t'))
+            n--;
+        title[n] = '\0';
+        c->cell[i] = title;
+        for (int j = 0; j < i && n > 0; j++)
+            if (same(c->cell[j], title))
+                return fail(c, "column %d has the title \"%s\" of column %d", i + 1, title, j + 1);
+    }
+    return status;
 }
 
 static int column_of(const csv *c, const char *title)
@@ -301,6 +328,36 @@ static char *read_all(csv *c, size_t *n)
     return text;
 }
 
+/* Bytes of the UTF-8 character that text starts with, 0 if it starts with none (RFC 3629: no
+ * overlong forms, no surrogates, nothing above U+10FFFF). */
+static int utf8_length(const unsigned char *text)
+{
+    unsigned char c = text[0];
+    int n = c < 0x80 ? 1 : c >= 0xc2 && c < 0xe0 ? 2 : c >= 0xe0 && c < 0xf0 ? 3 : 4;
+    if (n == 4 && (c < 0xf0 || c > 0xf4))
+        return 0;
+    for (int i = 1; i < n; i++)
+        if (text[i] < 0x80 || text[i] > 0xbf)
+            return 0;
+    if ((c == 0xe0 && text[1] < 0xa0) || (c == 0xed && text[1] > 0x9f) ||
+        (c == 0xf0 && text[1] < 0x90) || (c == 0xf4 && text[1] > 0x8f))
+        return 0;
+    return n;
+}
+
+char *table_utf8(const char *text)
+{
+    char *copy = must(malloc(3 * strlen(text) + 1)), *out = copy;
+    while (*text != '\0') {
+        int n = utf8_length((const unsigned char *)text);
+        memcpy(out, n == 0 ? "\xef\xbf\xbd" : text, (size_t)(n == 0 ? 3 : n));
+        out += n == 0 ? 3 : n;
+        text += n == 0 ? 1 : n;
+    }
+    *out = '\0';
+    return copy;
+}
+
 int table_read(table *out, const char *name, const char *text, char *error, int error_size)
 {
     csv c = {.name = name, .line = 1, .error = error, .error_size = error_size};
@@ -314,11 +371,11 @@ int table_read(table *out, const char *name, const char *text, char *error, int 
     c.end = c.text + n;
     if (n >= 3 && memcmp(c.text, "\xef\xbb\xbf", 3) == 0)
         c.next += 3;
-    int status = next_record(&c);
-    if (status == 0)
-        status = fail(&c, "the file is empty, expected a header");
-    else if (status > 0 && column_of(&c, "player1") >= 0 && column_of(&c, "player2") >= 0 &&
-             column_of(&c, "win1") >= 0 && column_of(&c, "win2") >= 0)
+    int status = memchr(c.text, '\0', n) != NULL
+                     ? fail(&c, "the file has a byte 0, expected text in UTF-8")
+                     : read_header(&c);
+    if (status > 0 && column_of(&c, "player1") >= 0 && column_of(&c, "player2") >= 0 &&
+        column_of(&c, "win1") >= 0 && column_of(&c, "win2") >= 0)
         status = read_counts(&c, &t, &map);
     else if (status > 0 && column_of(&c, "winner") >= 0 && column_of(&c, "loser") >= 0)
         status = read_winners(&c, &t, &map);
@@ -332,6 +389,11 @@ int table_read(table *out, const char *name, const char *text, char *error, int 
     if (status == 0 && t.n_items < 2) {
         c.record_line = 0;
         status = fail(&c, "%lld items, expected at least 2", (long long)t.n_items);
+    }
+    for (int64_t i = 0; i < t.n_items; i++) {
+        char *shown = table_utf8(t.names[i]);
+        free(t.names[i]);
+        t.names[i] = shown;
     }
     free(map.slot);
     free(c.cell);

@@ -23,6 +23,10 @@ typedef struct {
 /* Reads a file, or `text` when it is not NULL (name is then only for messages). 0 on success; else
  * -1 with one line in error that names file, line, column, what was found and what was expected. */
 int table_read(table *out, const char *name, const char *text, char *error, int error_size);
+/* A copy in which each byte that is not UTF-8 is U+FFFD, as in the names of a table: items are told
+ * apart by their bytes, but what is printed must be text. The caller frees it. */
+char *table_utf8(const char *text);
+
 void table_free(table *t);
 
 /* The 1987 season of the American League's eastern division, a table that ships (Agresti,

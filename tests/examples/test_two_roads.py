@@ -8,6 +8,7 @@ are compared where ../shared/data lies beside the source, else those tests are s
 import csv
 import json
 import math
+import os
 import pathlib
 import subprocess
 import sys
@@ -34,7 +35,7 @@ class TwoRoads(unittest.TestCase):
         out = self.folder / "out.json"
         result = self.call(text, "--json", str(out), *arguments)
         self.assertEqual(result.returncode, 0, result.stderr)
-        return json.loads(out.read_text())
+        return json.loads(out.read_bytes().decode())
 
     def call(self, text, *arguments):
         file = [] if text is None else [str(text)]
@@ -69,10 +70,11 @@ class TwoRoads(unittest.TestCase):
         self.assertAlmostEqual(ridge["log_likelihood"], -172.295759290461, 9)
 
     def test_both_roads_end_at_the_soft_optimal_policy(self):
-        for beta in (0.05, 1.0, 20.0):
+        for beta in (1e-6, 0.05, 1.0, 20.0, 1e3, 1e6):
             out = self.run_on(None, "--beta", str(beta))
             self.assertLess(out["total_variation"], 1e-8)
-            weight = {k: math.exp(v / beta) for k, v in self.field(out).items()}
+            best = max(self.field(out).values())
+            weight = {k: math.exp((v - best) / beta) for k, v in self.field(out).items()}
             for key in ("policy_rlhf", "policy_dpo"):
                 for name, p in self.field(out, key).items():
                     self.assertAlmostEqual(p, weight[name] / sum(weight.values()), 8)
@@ -93,6 +95,44 @@ class TwoRoads(unittest.TestCase):
         plain = self.run_on("rank1,rank2,rank3\na,b,c\nc,a\nb,c,a")
         self.assertEqual(len(plain["items"]), 3)
         self.assertLess(plain["total_variation"], 1e-8)
+
+    def test_what_spreadsheets_leave_in_tables(self):
+        plain = self.field(self.run_on("winner,loser\na,b\na,b\nb,a\n"))
+        for text in ("\n \nwinner,loser\na,b\n \t\na,b\n\nb,a\n", " Winner , LOSER\na,b\na,b\nb,a\n"):
+            self.assertEqual(self.field(self.run_on(text)), plain)
+        self.refused('table.csv:1: column 3 has the title "winner" of column 1',
+                     "winner,loser,winner\na,b,c\nb,a,c\n")
+        self.refused("a byte 0", b"winner,loser\na\0,b\nb,a\0\n")
+        self.refused("a byte 0", "winner,loser\na,b\n".encode("utf-16"))
+
+    def test_json_is_utf8_whatever_the_names_are(self):
+        names = [b"Jos\xe9", b"\xff\xfe", b"\xed\xa0\x80", b"\xc0\x80", b"\xf5\x80\x80\x80", b"\xf0\x9f",
+                 b"\xe0\x80\x80", "\u00e9\u20ac\U0001f600\ufffd\u0800\U0010ffff".encode(), b'q"\\\t']
+        rows = b"".join(b"b,x%d\nx%d,b\n" % (i, i) for i in range(len(names)))
+        for i, name in enumerate(names):
+            quoted = b'"' + name.replace(b'"', b'""') + b'"'
+            rows = rows.replace(b"x%d" % i, quoted)
+        out = self.run_on(b"winner,loser\n" + rows)  # which reads the file as UTF-8
+        self.assertEqual(len(out["items"]), len(names) + 1)
+        found = {item["name"] for item in out["items"]}
+        self.assertEqual(found, {name.decode(errors="strict") if i > 6 else
+                                 ("Jos\ufffd" if i == 0 else "\ufffd" * len(name))
+                                 for i, name in enumerate(names)} | {"b"})
+
+    def test_json_into_what_is_no_file(self):
+        link, file = self.folder / "link", self.folder / "file"
+        file.write_text("old")
+        link.symlink_to(file)
+        self.assertEqual(self.call(None, "--json", str(link)).returncode, 0)
+        self.assertTrue(link.is_symlink())
+        self.assertEqual(len(json.loads(file.read_text())["items"]), 7)
+        pipe = self.folder / "pipe"
+        os.mkfifo(pipe)
+        reader = subprocess.Popen(["cat", str(pipe)], stdout=subprocess.PIPE)
+        self.assertEqual(self.call(None, "--json", str(pipe)).returncode, 0)
+        self.assertEqual(len(json.loads(reader.communicate()[0])["items"]), 7)
+        self.assertTrue(pipe.is_fifo())
+        self.refused("directory", None, "--json", str(self.folder))
 
     def test_ties(self):
         table = "player1,player2,win1,win2,tie\na,b,10,5,6\nb,c,7,6,9\nc,a,4,8,5\n"
