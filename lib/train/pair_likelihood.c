@@ -222,10 +222,11 @@ static void edges(const pf_likelihood *l, pf_win_graph *graph)
     const pf_pair_likelihood *p = (const pf_pair_likelihood *)l;
     for (int64_t k = 0; k < p->n_pairs; k++) {
         bool tied = pf_has_ties(p) && p->tie[k] > 0;
-        if (p->win[k] > 0 || tied)
-            pf_win_graph_add(graph, p->a[k], p->b[k]);
-        if (p->lose[k] > 0 || tied)
-            pf_win_graph_add(graph, p->b[k], p->a[k]);
+        /* Added and taken back, for a branch on who won would be a guess. */
+        pf_win_graph_add(graph, p->a[k], p->b[k]);
+        graph->n_edges -= !(p->win[k] > 0 || tied);
+        pf_win_graph_add(graph, p->b[k], p->a[k]);
+        graph->n_edges -= !(p->lose[k] > 0 || tied);
     }
 }
 

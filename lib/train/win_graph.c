@@ -11,10 +11,9 @@ int32_t pf_win_graph_create(pf_win_graph *graph, prefopt_context *context, int64
     memset(graph, 0, sizeof *graph);
     graph->n_items = n_items;
     graph->max_edges = max_edges;
-    if ((graph->from = pf_alloc(context, max_edges, sizeof *graph->from)) == NULL ||
-        (graph->to = pf_alloc(context, max_edges, sizeof *graph->to)) == NULL ||
+    /* One block for three arrays: few page faults. */
+    if ((graph->from = pf_alloc(context, max_edges, 3 * sizeof *graph->from)) == NULL ||
         (graph->start = pf_alloc(context, n_items + 1, sizeof *graph->start)) == NULL ||
-        (graph->target = pf_alloc(context, max_edges, sizeof *graph->target)) == NULL ||
         (graph->component = pf_alloc(context, n_items, sizeof *graph->component)) == NULL ||
         (graph->low = pf_alloc(context, n_items, sizeof *graph->low)) == NULL ||
         (graph->next = pf_alloc(context, n_items, sizeof *graph->next)) == NULL ||
@@ -23,15 +22,15 @@ int32_t pf_win_graph_create(pf_win_graph *graph, prefopt_context *context, int64
         pf_win_graph_destroy(graph, context);
         return PREFOPT_ERR_MEMORY;
     }
+    graph->to = graph->from + max_edges;
+    graph->target = graph->to + max_edges;
     return PREFOPT_OK;
 }
 
 void pf_win_graph_destroy(pf_win_graph *graph, prefopt_context *context)
 {
     pf_free(context, graph->from);
-    pf_free(context, graph->to);
     pf_free(context, graph->start);
-    pf_free(context, graph->target);
     pf_free(context, graph->component);
     pf_free(context, graph->low);
     pf_free(context, graph->next);
@@ -68,7 +67,9 @@ static void walk(pf_win_graph *graph, int32_t root, int64_t *visits, int64_t *on
     graph->stack[(*on_stack)++] = root;
     while (depth > 0) {
         int32_t v = graph->call_stack[depth - 1];
-        if (next[v] < graph->start[v + 1]) {
+        /* With every item seen and v linked back to the first, its other edges tell nothing. */
+        bool settled = low[v] == 1 && *visits == graph->n_items;
+        if (next[v] < graph->start[v + 1] && !settled) {
             int32_t w = graph->target[next[v]];
             if (low[w] == 0) {
                 graph->call_stack[depth++] = w;
