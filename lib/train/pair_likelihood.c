@@ -21,19 +21,57 @@ static double *clear_partial(const pf_pair_likelihood *p, int64_t task)
     return sum;
 }
 
+/* A few pairs at a time: d, |d|, log(1 + exp(-|d|)) and sigmoid(-|d|). */
+enum { BLOCK = 256 };
+
+typedef struct {
+    double d[BLOCK], size[BLOCK], softplus[BLOCK], small[BLOCK];
+} block;
+
+static int64_t load_block(const pf_pair_likelihood *p, const double *x, int64_t k, int64_t end,
+                          block *at)
+{
+    int64_t n = end - k < BLOCK ? end - k : BLOCK;
+    for (int64_t i = 0; i < n; i++) {
+        at->d[i] = x[p->a[k + i]] - x[p->b[k + i]];
+        at->size[i] = fabs(at->d[i]);
+    }
+    pf_logistic(n, at->size, 1, 0, at->softplus, at->small);
+    return n;
+}
+
+/* sum[a] += flow and sum[b] += sign * flow over n pairs from k; those of one a are neighbours. */
+static void add_flows(const pf_pair_likelihood *p, int64_t k, int64_t n, const double *flow,
+                      double sign, double *sum)
+{
+    const int32_t *a = p->a + k, *b = p->b + k;
+    for (int64_t i = 0; i < n;) {
+        int32_t item = a[i];
+        double own = 0;
+        for (; i < n && a[i] == item; i++) {
+            own += flow[i];
+            sum[b[i]] += sign * flow[i];
+        }
+        sum[item] += own;
+    }
+}
+
 static void evaluate_plain_task(void *payload, int64_t task)
 {
     pf_pair_likelihood *p = ((pass *)payload)->p;
     const double *x = ((pass *)payload)->x;
     double *sum = clear_partial(p, task);
-    for (int64_t k = p->chunk[task]; k < p->chunk[task + 1]; k++) {
-        double d = x[p->a[k]] - x[p->b[k]];
-        double e = exp(-fabs(d)), small = e / (1 + e), large = 1 / (1 + e);
-        double wins = d >= 0 ? large : small, loses = d >= 0 ? small : large;
-        double rd = p->win[k] * loses - p->lose[k] * wins;
-        p->dd[k] = (p->win[k] + p->lose[k]) * small * large;
-        sum[p->a[k]] += rd;
-        sum[p->b[k]] -= rd;
+    block at;
+    for (int64_t k = p->chunk[task], end = p->chunk[task + 1], n; k < end; k += n) {
+        n = load_block(p, x, k, end, &at);
+        const double *win = p->win + k, *lose = p->lose + k;
+        for (int64_t i = 0; i < n; i++) {
+            double small = at.small[i], large = 1 - small; /* small <= 0.5: nothing cancels */
+            double wins = at.d[i] >= 0 ? large : small, loses = at.d[i] >= 0 ? small : large;
+            p->dd[k + i] = (win[i] + lose[i]) * small * large;
+            at.d[i] = win[i] * loses - lose[i] * wins;
+        }
+        add_flows(p, k, n, at.d, -1, sum);
     }
 }
 
@@ -101,19 +139,15 @@ static void evaluate_scores(pf_likelihood *l, const double *x)
 }
 
 /* log of P(a wins), P(b wins) and P(tie), each only where it counts: weight 0 times -inf is 0. */
-static double pair_log_likelihood(const pf_pair_likelihood *p, int64_t k, double d, double t)
+static double tied_log_likelihood(const pf_pair_likelihood *p, int64_t k, double d, double t)
 {
-    double win = p->win[k], lose = p->lose[k], tie = p->tie[k], sum = 0;
-    if (!pf_has_ties(p)) {
-        sum += win > 0 ? win * pf_log_sigmoid(d) : 0;
-        return sum + (lose > 0 ? lose * pf_log_sigmoid(-d) : 0);
-    }
+    double win = p->win[k], lose = p->lose[k], tie = p->tie[k];
     if (p->base.tie_model == PREFOPT_TIE_DAVIDSON) {
         double log_s = pf_log_add_exp(pf_log_add_exp(0.5 * d, -0.5 * d), t);
         return win * (0.5 * d - log_s) + lose * (-0.5 * d - log_s) + tie * (t - log_s);
     }
     double log_a = pf_log_sigmoid(d - t), log_b = pf_log_sigmoid(-d - t);
-    sum += win * log_a + lose * log_b;
+    double sum = win * log_a + lose * log_b;
     return sum + (tie > 0 ? tie * (log_a + log_b + 2 * t + pf_log1mexp(-2 * t)) : 0);
 }
 
@@ -121,10 +155,19 @@ static void log_likelihood_task(void *payload, int64_t task)
 {
     const pf_pair_likelihood *p = ((pass *)payload)->p;
     const double *x = ((pass *)payload)->x;
-    double t = pf_has_ties(p) ? x[p->base.n_items] : 0;
     pf_sum sum = {0, 0};
-    for (int64_t k = p->chunk[task]; k < p->chunk[task + 1]; k++)
-        pf_sum_add(&sum, pair_log_likelihood(p, k, x[p->a[k]] - x[p->b[k]], t));
+    block at;
+    for (int64_t k = p->chunk[task], end = p->chunk[task + 1], n; k < end; k += n) {
+        n = load_block(p, x, k, end, &at);
+        for (int64_t i = 0; i < n; i++) {
+            double d = at.d[i], against = d >= 0 ? p->lose[k + i] : p->win[k + i];
+            if (pf_has_ties(p))
+                pf_sum_add(&sum, tied_log_likelihood(p, k + i, d, x[p->base.n_items]));
+            else /* log sigmoid(-|d|) = -|d| - log(1 + exp(-|d|)) */
+                pf_sum_add(&sum, -(p->win[k + i] + p->lose[k + i]) * at.softplus[i] -
+                                     (against > 0 ? against * at.size[i] : 0));
+        }
+    }
     p->base.partial[task * p->base.dim] = pf_sum_value(&sum);
 }
 
@@ -142,23 +185,22 @@ static void product_task(void *payload, int64_t task)
 {
     pf_pair_likelihood *p = ((pass *)payload)->p;
     const double *v = ((pass *)payload)->x;
-    double *sum = clear_partial(p, task);
-    if (!pf_has_ties(p)) {
-        for (int64_t k = p->chunk[task]; k < p->chunk[task + 1]; k++) {
-            double flow = p->dd[k] * (v[p->a[k]] - v[p->b[k]]);
-            sum[p->a[k]] += flow;
-            sum[p->b[k]] -= flow;
+    double *sum = clear_partial(p, task), flow[BLOCK], tie = 0;
+    bool ties = pf_has_ties(p);
+    for (int64_t k = p->chunk[task], end = p->chunk[task + 1], n; k < end; k += n) {
+        n = end - k < BLOCK ? end - k : BLOCK;
+        for (int64_t i = 0; i < n; i++) {
+            double u = v[p->a[k + i]] - v[p->b[k + i]];
+            flow[i] = p->dd[k + i] * u;
+            if (!ties)
+                continue;
+            flow[i] += p->dt[k + i] * v[p->base.n_items];
+            tie += p->dt[k + i] * u;
         }
-        return;
+        add_flows(p, k, n, flow, -1, sum);
     }
-    double t = v[p->base.n_items], tie = 0;
-    for (int64_t k = p->chunk[task]; k < p->chunk[task + 1]; k++) {
-        double u = v[p->a[k]] - v[p->b[k]], flow = p->dd[k] * u + p->dt[k] * t;
-        sum[p->a[k]] += flow;
-        sum[p->b[k]] -= flow;
-        tie += p->dt[k] * u;
-    }
-    sum[p->base.n_items] = tie;
+    if (ties)
+        sum[p->base.n_items] = tie;
 }
 
 static void product(pf_likelihood *l, const double *v, double *out)
@@ -172,12 +214,9 @@ static void product(pf_likelihood *l, const double *v, double *out)
 
 static void diagonal_task(void *payload, int64_t task)
 {
-    pf_pair_likelihood *p = ((pass *)payload)->p;
-    double *sum = clear_partial(p, task);
-    for (int64_t k = p->chunk[task]; k < p->chunk[task + 1]; k++) {
-        sum[p->a[k]] += p->dd[k];
-        sum[p->b[k]] += p->dd[k];
-    }
+    const pf_pair_likelihood *p = ((pass *)payload)->p;
+    int64_t k = p->chunk[task];
+    add_flows(p, k, p->chunk[task + 1] - k, p->dd + k, 1, clear_partial(p, task));
 }
 
 static void diagonal(pf_likelihood *l, double *out)
