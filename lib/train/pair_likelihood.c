@@ -116,7 +116,8 @@ static void scores_task(void *payload, int64_t task)
     const double *x = ((pass *)payload)->x;
     double tt = 0;
     for (int64_t k = p->chunk[task]; k < p->chunk[task + 1]; k++) {
-        double d = x[p->a[k]] - x[p->b[k]], win = p->win[k], lose = p->lose[k], tie = p->tie[k];
+        double d = x[p->a[k]] - x[p->b[k]], win = p->win[k], lose = p->lose[k];
+        double tie = p->tie != NULL ? p->tie[k] : 0;
         if (!pf_has_ties(p)) {
             /* sum of weight * (label - P)^2 */
             double wins = pf_sigmoid(d), loses = pf_sigmoid(-d);

@@ -7,39 +7,39 @@ void pf_pair_likelihood_destroy(pf_likelihood *l)
     pf_pair_likelihood *p = (pf_pair_likelihood *)l;
     prefopt_context *context = l->context;
     if (!p->shares) {
-        pf_free(context, p->a);
-        pf_free(context, p->b);
         pf_free(context, p->chunk);
         pf_free(context, p->row_pair);
         pf_free(context, p->row_weight);
         pf_free(context, p->row_label);
     }
-    pf_free(context, p->win);
-    pf_free(context, p->lose);
-    pf_free(context, p->tie);
-    pf_free(context, p->dd);
-    pf_free(context, p->dt);
+    pf_free(context, p->block);
     pf_free(context, p->chunk_tt);
     pf_free(context, l->partial);
     pf_free(context, p);
 }
 
-/* The arrays that each likelihood has for itself. */
+/* The arrays that each likelihood has for itself; the sums by outcome are left unset. */
 static int32_t own_arrays(pf_pair_likelihood *p)
 {
     prefopt_context *context = p->base.context;
-    int64_t n = p->n_pairs, ties = pf_has_ties(p) ? n : 0, partial;
+    int64_t n = p->n_pairs, ties = pf_has_ties(p) ? n : 0, soft = p->soft ? n : ties, partial;
+    size_t columns = 3 + (size_t)(p->soft || pf_has_ties(p)) + pf_has_ties(p) + !p->shares;
     if (!pf_mul(p->base.n_chunks, p->base.dim, &partial))
         return pf_fail(PREFOPT_ERR_MEMORY, "a size overflows: %lld x %lld",
                        (long long)p->base.n_chunks, (long long)p->base.dim);
-    if ((p->win = pf_calloc(context, n, sizeof *p->win)) == NULL ||
-        (p->lose = pf_calloc(context, n, sizeof *p->lose)) == NULL ||
-        (p->tie = pf_calloc(context, n, sizeof *p->tie)) == NULL ||
-        (p->dd = pf_alloc(context, n, sizeof *p->dd)) == NULL ||
-        (p->dt = pf_alloc(context, ties, sizeof *p->dt)) == NULL ||
+    if ((p->block = pf_alloc(context, n, columns * sizeof *p->win)) == NULL ||
         (p->chunk_tt = pf_alloc(context, p->base.n_chunks, sizeof *p->chunk_tt)) == NULL ||
         (p->base.partial = pf_alloc(context, partial, sizeof *p->base.partial)) == NULL)
         return PREFOPT_ERR_MEMORY;
+    p->win = p->block;
+    p->lose = p->win + n;
+    p->dd = p->lose + n;
+    p->tie = p->soft || pf_has_ties(p) ? p->dd + n : NULL;
+    p->dt = p->dd + n + soft;
+    if (!p->shares) {
+        p->a = (int32_t *)(p->dt + ties);
+        p->b = p->a + n;
+    }
     return PREFOPT_OK;
 }
 
@@ -48,7 +48,8 @@ static void add_row(pf_pair_likelihood *p, int64_t pair, double weight, double l
     if (!pf_has_ties(p)) {
         p->win[pair] += weight * label;
         p->lose[pair] += weight * (1 - label);
-        p->tie[pair] += weight * label * (1 - label);
+        if (p->soft)
+            p->tie[pair] += weight * label * (1 - label);
     } else {
         double *outcome = label == 1 ? p->win : label == 0 ? p->lose : p->tie;
         outcome[pair] += weight;
@@ -63,7 +64,7 @@ pf_likelihood *pf_pair_likelihood_clone(pf_likelihood *l)
         return NULL;
     *p = *from;
     p->shares = true;
-    p->win = p->lose = p->tie = p->dd = p->dt = p->chunk_tt = p->base.partial = NULL;
+    p->block = p->chunk_tt = p->base.partial = NULL;
     if (own_arrays(p) != PREFOPT_OK) {
         pf_pair_likelihood_destroy(&p->base);
         return NULL;
@@ -77,7 +78,8 @@ void pf_pair_likelihood_resample(pf_likelihood *l, uint64_t seed, uint64_t repli
     size_t bytes = (size_t)p->n_pairs * sizeof *p->win;
     memset(p->win, 0, bytes);
     memset(p->lose, 0, bytes);
-    memset(p->tie, 0, bytes);
+    if (p->tie != NULL)
+        memset(p->tie, 0, bytes);
     l->total_weight = 0;
     for (int64_t i = 0; i < p->n_rows; i++) {
         if (p->row_pair[i] < 0)
@@ -93,26 +95,20 @@ static double row_weight(const prefopt_comparisons *data, int64_t i)
     return data->weight == NULL ? 1 : data->weight[i];
 }
 
-/* A row on its way through the sort: the item of its pair that the bucket does not tell, and twice
- * its number, plus 1 where first > second. Eight bytes, as the sort moves each row twice. */
+/* Rows of positive weight sorted by (a, b), a < b, those of one pair as given. A key is twice an
+ * item, plus a bit: where all rows have weight 1 and label 0 or 1 it is 1 where a won, and that is
+ * all there is to know; else it is 1 where first > second. */
 typedef struct {
-    int32_t item;
-    uint32_t row;
-} sort_row;
-
-/* Rows of positive weight sorted by (a, b), a < b, those of one pair as given. */
-typedef struct {
-    int64_t *end_a, *end_b; /* n_items: ends of the buckets */
-    sort_row *by_b, *by_a;  /* n; item: a, and b */
-    int64_t used;
+    int64_t *end_a, *end_b;  /* n_items: ends of the buckets; 0 before */
+    bool told, numbered;     /* the bit is the outcome; row numbers are needed */
+    uint32_t *key_b, *key_a; /* n, with item a, and item b */
+    uint32_t *row_b, *row_a; /* n, behind the keys, if numbered */
 } sorted_rows;
 
 /* Two counting sorts, by b and then by a; the second reads its keys in order. */
 static void sort_rows(const prefopt_comparisons *data, sorted_rows *s)
 {
     int64_t n = data->n_items, before_a = 0, before_b = 0;
-    memset(s->end_a, 0, (size_t)n * sizeof *s->end_a);
-    memset(s->end_b, 0, (size_t)n * sizeof *s->end_b);
     for (int64_t i = 0; i < data->n; i++) {
         if (row_weight(data, i) == 0)
             continue;
@@ -128,18 +124,22 @@ static void sort_rows(const prefopt_comparisons *data, sorted_rows *s)
         before_a += count_a;
         before_b += count_b;
     }
-    s->used = before_a;
     for (int64_t i = 0; i < data->n; i++) {
         if (row_weight(data, i) == 0)
             continue;
         int32_t u = data->first[i], v = data->second[i];
-        sort_row moved = {u < v ? u : v, (uint32_t)i * 2 + (u > v)};
-        s->by_b[s->end_b[u < v ? v : u]++] = moved;
+        bool won = data->label == NULL || data->label[i] == 1;
+        int64_t to = s->end_b[u < v ? v : u]++;
+        s->key_b[to] = (uint32_t)(u < v ? u : v) * 2 + ((s->told && won) != (u > v));
+        if (s->numbered)
+            s->row_b[to] = (uint32_t)i;
     }
     for (int64_t b = 0, k = 0; b < n; b++)
         for (; k < s->end_b[b]; k++) {
-            sort_row moved = {(int32_t)b, s->by_b[k].row};
-            s->by_a[s->end_a[s->by_b[k].item]++] = moved;
+            int64_t to = s->end_a[s->key_b[k] / 2]++;
+            s->key_a[to] = (uint32_t)b * 2 + s->key_b[k] % 2;
+            if (s->numbered)
+                s->row_a[to] = s->row_b[k];
         }
 }
 
@@ -149,9 +149,7 @@ static int32_t allocate_pairs(pf_pair_likelihood *p, int64_t n_pairs, int64_t ke
     p->n_pairs = n_pairs;
     p->n_rows = keep_rows;
     p->base.n_chunks = pf_likelihood_chunks(n_pairs, p->base.dim);
-    if ((p->a = pf_alloc(context, n_pairs, sizeof *p->a)) == NULL ||
-        (p->b = pf_alloc(context, n_pairs, sizeof *p->b)) == NULL ||
-        (p->chunk = pf_alloc(context, p->base.n_chunks + 1, sizeof *p->chunk)) == NULL ||
+    if ((p->chunk = pf_alloc(context, p->base.n_chunks + 1, sizeof *p->chunk)) == NULL ||
         (p->row_pair = pf_alloc(context, keep_rows, sizeof *p->row_pair)) == NULL ||
         (p->row_weight = pf_alloc(context, keep_rows, sizeof *p->row_weight)) == NULL ||
         (p->row_label = pf_alloc(context, keep_rows, sizeof *p->row_label)) == NULL)
@@ -168,9 +166,9 @@ static int64_t count_pairs(const sorted_rows *s, int64_t n_items)
 {
     int64_t n_pairs = 0;
     for (int64_t a = 0, k = 0; a < n_items; a++)
-        for (int32_t last = -1; k < s->end_a[a]; k++) {
-            n_pairs += s->by_a[k].item != last;
-            last = s->by_a[k].item;
+        for (uint32_t last = UINT32_MAX; k < s->end_a[a]; k++) {
+            n_pairs += s->key_a[k] / 2 != last;
+            last = s->key_a[k] / 2;
         }
     return n_pairs;
 }
@@ -179,17 +177,22 @@ static void fill_pairs(pf_pair_likelihood *p, const prefopt_comparisons *data, c
 {
     int64_t pair = -1;
     for (int64_t a = 0, k = 0; a < data->n_items; a++)
-        for (int32_t last = -1; k < s->end_a[a]; k++) {
-            int64_t row = s->by_a[k].row / 2;
-            double weight = row_weight(data, row);
-            double label = data->label == NULL ? 1 : data->label[row];
-            if (s->by_a[k].row % 2 == 1)
-                label = 1 - label;
-            if (s->by_a[k].item != last) {
-                last = s->by_a[k].item;
+        for (uint32_t last = UINT32_MAX; k < s->end_a[a]; k++) {
+            double weight = 1, label = s->key_a[k] % 2;
+            int64_t row = s->numbered ? s->row_a[k] : 0;
+            if (!s->told) {
+                double given = data->label == NULL ? 1 : data->label[row];
+                weight = row_weight(data, row);
+                label = label == 1 ? 1 - given : given;
+            }
+            if (s->key_a[k] / 2 != last) {
+                last = s->key_a[k] / 2;
                 pair++;
                 p->a[pair] = (int32_t)a;
-                p->b[pair] = last;
+                p->b[pair] = (int32_t)last;
+                p->win[pair] = p->lose[pair] = 0;
+                if (p->tie != NULL)
+                    p->tie[pair] = 0;
             }
             add_row(p, pair, weight, label);
             p->base.total_weight += weight;
@@ -199,6 +202,14 @@ static void fill_pairs(pf_pair_likelihood *p, const prefopt_comparisons *data, c
                 p->row_label[row] = label;
             }
         }
+}
+
+static bool has_soft_labels(const prefopt_comparisons *data)
+{
+    bool soft = false;
+    for (int64_t i = 0; i < data->n && data->label != NULL; i++)
+        soft |= data->label[i] != 0 && data->label[i] != 1;
+    return soft;
 }
 
 int32_t pf_pair_likelihood_create(pf_likelihood **out, prefopt_context *context,
@@ -213,24 +224,29 @@ int32_t pf_pair_likelihood_create(pf_likelihood **out, prefopt_context *context,
     p->base.n_items = data->n_items;
     p->base.tie_model = tie_model;
     p->base.dim = data->n_items + pf_has_ties(p);
-    sorted_rows s = {0};
-    s.end_a = pf_alloc(context, data->n_items, sizeof *s.end_a);
-    s.end_b = pf_alloc(context, data->n_items, sizeof *s.end_b);
-    s.by_a = pf_alloc(context, data->n, sizeof *s.by_a);
-    s.by_b = pf_alloc(context, data->n, sizeof *s.by_b);
+    p->soft = has_soft_labels(data);
+    sorted_rows s = {.told = !p->soft && data->weight == NULL};
+    s.numbered = !s.told || keep_rows;
+    size_t size = (1 + (size_t)s.numbered) * sizeof *s.key_a;
+    s.end_a = pf_calloc(context, data->n_items, sizeof *s.end_a);
+    s.end_b = pf_calloc(context, data->n_items, sizeof *s.end_b);
+    s.key_a = pf_alloc(context, data->n, size);
+    s.key_b = pf_alloc(context, data->n, size);
     int32_t status = PREFOPT_ERR_MEMORY;
-    if (s.end_a != NULL && s.end_b != NULL && s.by_a != NULL && s.by_b != NULL) {
+    if (s.end_a != NULL && s.end_b != NULL && s.key_a != NULL && s.key_b != NULL) {
+        s.row_a = s.key_a + data->n;
+        s.row_b = s.key_b + data->n;
         sort_rows(data, &s);
-        pf_free(context, s.by_b);
-        s.by_b = NULL;
+        pf_free(context, s.key_b);
+        s.key_b = NULL;
         status = allocate_pairs(p, count_pairs(&s, data->n_items), keep_rows ? data->n : 0);
         if (status == PREFOPT_OK)
             fill_pairs(p, data, &s);
     }
     pf_free(context, s.end_a);
     pf_free(context, s.end_b);
-    pf_free(context, s.by_a);
-    pf_free(context, s.by_b);
+    pf_free(context, s.key_a);
+    pf_free(context, s.key_b);
     if (status == PREFOPT_OK)
         *out = &p->base;
     else

@@ -7,10 +7,12 @@
 typedef struct {
     pf_likelihood base;
     bool shares; /* a clone: index arrays belong to the original */
+    bool soft;   /* some label is neither 0 nor 1 */
     int64_t n_pairs;
+    double *block;  /* its own arrays of n_pairs, in one for fewer page faults */
     int32_t *a, *b; /* a < b, sorted by (a, b) */
     /* Sums of weight by outcome. Without a tie model win and lose are sums of weight * label and
-     * weight * (1 - label), and tie is the sum of weight * label * (1 - label). */
+     * weight * (1 - label), and tie, NULL if not soft, of weight * label * (1 - label). */
     double *win, *lose, *tie;
     double *dd, *dt; /* n_pairs; dt with a tie model alone */
     double tt;
