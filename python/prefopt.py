@@ -19,6 +19,7 @@ variable PREFOPT_LIBRARY, else by the system's loader.
 import ctypes
 import ctypes.util
 import os
+import threading
 import types
 
 import numpy as np
@@ -377,14 +378,15 @@ _ERRORS = {status: _error_class(name, status) for name, status in [
     ("NumericError", -5), ("UnsupportedError", -6), ("StateError", -7), ("VersionError", -8),
     ("CallbackError", -9), ("UnboundedError", -10)]}
 
-_raised = []  # what Python callbacks raised during the call under way
+_thread = threading.local()  # .raised: what a Python callback raised during the call under way
 
 
 def check(status):
     """Raises for a negative status; returns it otherwise (0, or 1: stopped)."""
+    cause, _thread.raised = getattr(_thread, "raised", None), None
     if status < 0:
-        cause = _raised.pop() if _raised else None
-        _raised.clear()
+        if cause is not None and not isinstance(cause, Exception):
+            raise cause  # KeyboardInterrupt, SystemExit: no failure of the call
         raise _ERRORS.get(status, Error)(lib.prefopt_last_error().decode()) from cause
     return status
 
@@ -398,7 +400,13 @@ def _array(values, dtype, what, size=None):
     """A C-contiguous array of that type, the caller's own where it already is one; None stays."""
     if values is None:
         return None
-    array = np.ascontiguousarray(values, dtype=dtype)
+    given = np.asarray(values)
+    if given.dtype.kind == "c":
+        raise TypeError(f"{what} is complex, expected real numbers")
+    with np.errstate(invalid="ignore"):
+        array = np.ascontiguousarray(given, dtype=dtype)
+    if array.dtype.kind == "i" and given.dtype != array.dtype and not (array == given).all():
+        raise ValueError(f"{what} has {given[array != given].flat[0]!r}, which is no {array.dtype}")
     if size is not None and array.size != size:
         raise ValueError(f"{what} has {array.size} elements, expected {size}")
     return array
@@ -644,12 +652,18 @@ def logprobs_backward(logits, target, grad_logp, temperature=1.0, out=None):
     return out
 
 
+def _hidden_and_weight(hidden, weight):
+    hidden, weight = _array(hidden, np.float32, "hidden"), _array(weight, np.float32, "weight")
+    if hidden.ndim != 2 or weight.ndim != 2 or hidden.shape[1] != weight.shape[1]:
+        raise ValueError(f"hidden has shape {hidden.shape} and weight {weight.shape}, expected "
+                         "[rows, width] and [vocab, width]")
+    return hidden, weight
+
+
 def linear_logprobs(context, hidden, weight, target):
     """logp [rows] for logits = hidden weight^T that are never held whole."""
-    hidden, weight = _array(hidden, np.float32, "hidden"), _array(weight, np.float32, "weight")
+    hidden, weight = _hidden_and_weight(hidden, weight)
     (rows, width), vocab = hidden.shape, weight.shape[0]
-    if weight.shape[1] != width:
-        raise ValueError(f"weight has width {weight.shape[1]}, hidden {width}")
     target, logp = _array(target, np.int32, "target", rows), np.empty(rows)
     check(lib.prefopt_linear_logprobs(context.handle, rows, width, vocab, _pointer(hidden),
                                       _pointer(weight), _pointer(target), _pointer(logp)))
@@ -658,7 +672,7 @@ def linear_logprobs(context, hidden, weight, target):
 
 def linear_logprobs_backward(context, hidden, weight, target, grad_logp, grad_weight=None):
     """grad_hidden; grad_weight (float32, like weight) is added to when given."""
-    hidden, weight = _array(hidden, np.float32, "hidden"), _array(weight, np.float32, "weight")
+    hidden, weight = _hidden_and_weight(hidden, weight)
     (rows, width), vocab = hidden.shape, weight.shape[0]
     target, grad_logp = _array(target, np.int32, "target", rows), _f64(grad_logp, "grad_logp", rows)
     grad_hidden = np.empty_like(hidden)
@@ -708,6 +722,7 @@ class Context(_Handle):
 
     _destroy = "prefopt_context_destroy"
     _LOG = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_int32, ctypes.c_char_p)
+    _logs = []
 
     def __init__(self, log=None, **options):
         value = _options("prefopt_context_options", options)
@@ -715,9 +730,10 @@ class Context(_Handle):
         if log is not None:
             callback = self._LOG(lambda _, level, text: log(level, text.decode(errors="replace")))
             value.log = ctypes.cast(callback, ctypes.c_void_p).value
+            self._logs.append(callback)  # for ever: handles keep the context when this object is gone
         out = ctypes.c_void_p()
         check(lib.prefopt_context_create(ctypes.addressof(out), ctypes.addressof(value)))
-        super().__init__(out.value, (callback,))
+        super().__init__(out.value)
 
     @property
     def threads(self):
@@ -732,6 +748,9 @@ class Sequences:
         self.tokens = _array(tokens, np.int32, "tokens")
         self.offsets = _array(offsets, np.int64, "offsets")
         self.n = self.offsets.size - 1
+        if self.n < 0 or self.offsets.max() > self.tokens.size:
+            raise ValueError(f"offsets has {self.offsets.size} elements for {self.tokens.size} tokens: "
+                             "expected one more than sequences, each at most the number of tokens")
         self.prompt_len = _array(prompt_len, np.int64, "prompt_len", self.n)
         self.struct = _struct("prefopt_sequences", n=self.n, tokens=self.tokens, offsets=self.offsets,
                               prompt_len=self.prompt_len)
@@ -746,12 +765,12 @@ class Sequences:
                    [len(p) for p, _ in pairs])
 
     @classmethod
-    def _view(cls, struct):
+    def _view(cls, struct, keep=None):
         """Of a struct that the library filled: arrays over its memory, valid while that is."""
         n = struct.n
-        offsets = _over(struct.offsets, ctypes.c_int64, n + 1)
-        tokens = _over(struct.tokens, ctypes.c_int32, int(offsets[-1]) if n else 0)
-        return cls(tokens, offsets, _over(struct.prompt_len, ctypes.c_int64, n))
+        offsets = _over(struct.offsets, ctypes.c_int64, n + 1, keep) if n else np.zeros(1, np.int64)
+        tokens = _over(struct.tokens, ctypes.c_int32, int(offsets[-1]), keep)
+        return cls(tokens, offsets, _over(struct.prompt_len, ctypes.c_int64, n, keep))
 
     def __len__(self):
         return self.n
@@ -763,11 +782,13 @@ class Sequences:
         return self.tokens[start:middle], self.tokens[middle:self.offsets[i + 1]]
 
 
-def _over(pointer, ctype, n):
-    """An array over n elements at a pointer, without a copy."""
+def _over(pointer, ctype, n, keep=None):
+    """An array over n elements at a pointer, without a copy; keep lives as long as it does."""
     if not pointer or n == 0:
         return np.empty(0, ctype)
-    return np.ctypeslib.as_array(ctypes.cast(pointer, ctypes.POINTER(ctype)), shape=(n,))
+    memory = (ctype * n).from_address(pointer)
+    memory._keep = keep
+    return np.frombuffer(memory, ctype)
 
 
 def _sequences(value):
@@ -838,21 +859,19 @@ class Dataset(_Handle):
         """All sequences as a view over the dataset's memory: valid until it is appended to."""
         view = _struct("prefopt_sequences")
         check(lib.prefopt_dataset_sequences(self.handle, _ref(view)))
-        out = Sequences._view(view)
-        out._keep = self
-        return out
+        return Sequences._view(view, self)
 
     def columns(self):
         """The columns as arrays over the dataset's memory: valid until it is appended to."""
         view = _struct("prefopt_columns")
         check(lib.prefopt_dataset_columns(self.handle, _ref(view)))
         rows, n = view.n_rows, view.n_sequences
-        out = types.SimpleNamespace(first=_over(view.first, ctypes.c_int64, rows + 1),
-                                    kind=_over(view.kind, ctypes.c_int32, rows), _keep=self)
+        out = types.SimpleNamespace(first=_over(view.first, ctypes.c_int64, rows + 1, self),
+                                    kind=_over(view.kind, ctypes.c_int32, rows, self))
         for name in ("weight", "label", "margin"):
-            setattr(out, name, _over(getattr(view, name), ctypes.c_double, rows))
+            setattr(out, name, _over(getattr(view, name), ctypes.c_double, rows, self))
         for name in ("logp", "sampler_logp", "score", "ref_logp"):
-            setattr(out, name, _over(getattr(view, name), ctypes.c_double, n))
+            setattr(out, name, _over(getattr(view, name), ctypes.c_double, n, self))
         return out
 
     def set_column(self, column, values):
@@ -886,6 +905,13 @@ def space(vocab, horizon, eos=-1):
     return _struct("prefopt_space", vocab=vocab, horizon=horizon, eos=eos)
 
 
+def _features(values, n):
+    features = _f64(values, "features")
+    if features.ndim != 2 or features.shape[0] != n:
+        raise ValueError(f"features has shape {features.shape}, expected ({n}, n_features)")
+    return features
+
+
 class _Model(_Handle):
     _kind = None
 
@@ -894,7 +920,7 @@ class _Model(_Handle):
         out = _struct("prefopt_parameters")
         check(getattr(lib, f"prefopt_{self._kind}_parameters")(self.handle, _ref(out)))
         ctype = ctypes.c_double if out.dtype == F64 else ctypes.c_float  # noqa: F821
-        return _over(out.value, ctype, out.n), _over(out.grad, ctype, out.n)
+        return _over(out.value, ctype, out.n, self), _over(out.grad, ctype, out.n, self)
 
     def updated(self):
         check(getattr(lib, f"prefopt_{self._kind}_updated")(self.handle))
@@ -910,7 +936,7 @@ def _callback(function, result, *arguments):
             function(*values)
             return 0
         except BaseException as error:  # noqa: B902: nothing may pass through C
-            _raised.append(error)
+            _thread.raised = error
             return -9
     return ctypes.CFUNCTYPE(result, *arguments)(call)
 
@@ -952,7 +978,7 @@ class Policy(_Model):
     @classmethod
     def loglinear(cls, context, space, sequences, features, base_logp=None):
         view = _sequences(sequences)
-        features = _f64(features, "features").reshape(view.n, -1)
+        features = _features(features, view.n)
         base_logp = _f64(base_logp, "base_logp", view.n)
         return cls._made(lib.prefopt_policy_create_loglinear, context.handle, _ref(space),
                          _ref(view.struct), features.shape[1], _pointer(features), _pointer(base_logp))
@@ -1077,7 +1103,7 @@ class Reward(_Model):
     @classmethod
     def linear(cls, context, sequences, features):
         view = _sequences(sequences)
-        features = _f64(features, "features").reshape(view.n, -1)
+        features = _features(features, view.n)
         return cls._made(lib.prefopt_reward_create_linear, context.handle, _ref(view.struct),
                          features.shape[1], _pointer(features))
 
@@ -1160,10 +1186,12 @@ def _comparisons(n_items, first, second, weight, label):
                    label=_f64(label, "label", n))
 
 
-def _strengths_options(options):
+def _strengths_options(options, n_items):
     names = options.pop("item_names", None)
     value = _options("prefopt_strengths_options", options)
     if names is not None:
+        if len(names) != n_items:
+            raise ValueError(f"item_names has {len(names)} names, expected {n_items}")
         array = (ctypes.c_char_p * len(names))(*[str(name).encode() for name in names])
         value._keep = array
         value.item_names = ctypes.addressof(array)
@@ -1185,7 +1213,7 @@ def strengths(n_items, first=None, second=None, weight=None, label=None, *, rank
                         items=items, weight=_f64(weight, "weight", len(rankings)))
     context = context or Context()
     fit = _Strengths._made(lib.prefopt_strengths_fit, context.handle, _ref(comparisons), _ref(table),
-                           _ref(_strengths_options(options)), keep=(context,))
+                           _ref(_strengths_options(options, n_items)), keep=(context,))
     theta, error = np.empty(n_items), np.empty(n_items)
     check(lib.prefopt_strengths_values(fit.handle, _pointer(theta), _pointer(error)))
     summary = _struct("prefopt_strengths_summary")
@@ -1358,7 +1386,7 @@ def report_fragility(n_items, first, second, weight=None, label=None, *, max_sha
     data = _comparisons(n_items, first, second, weight, label)
     context, removed, out = context or Context(), np.empty(data.n), _struct("prefopt_fragility")
     check(lib.prefopt_report_fragility(_ref(out), _pointer(removed), context.handle, _ref(data),
-                                       _ref(_strengths_options(options)), max_share))
+                                       _ref(_strengths_options(options, n_items)), max_share))
     return _result(out, removed=removed)
 
 

@@ -4,6 +4,7 @@
 """
 import ctypes
 import functools
+import gc
 import os
 import pathlib
 import re
@@ -11,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 import unittest
+import weakref
 
 import numpy as np
 
@@ -210,6 +212,55 @@ class Handles(unittest.TestCase):
         trainer = prefopt.Trainer.mle(self.policy, data, progress=stop)
         with self.assertRaises(ValueError):
             trainer.run(5)
+
+    def test_an_interrupt_is_no_error_of_the_library(self):
+        def interrupt(*_):
+            raise KeyboardInterrupt
+        with self.assertRaises(KeyboardInterrupt):
+            prefopt.Reward.custom(self.context, interrupt).scores([([], [0, 1])])
+        with self.assertRaises(prefopt.UnboundedError) as raised:
+            prefopt.strengths(2, [0], [1])
+        self.assertIsNone(raised.exception.__cause__)
+
+    def test_arrays_keep_what_they_look_at(self):
+        handles = [self.policy, self.policy.enumerate(self.prompts)]
+        arrays = [*self.policy.parameters(), handles[1].sequences().tokens, handles[1].columns().logp]
+        alive = [weakref.ref(handle) for handle in handles]
+        handles.clear()
+        self.policy = None
+        gc.collect()
+        self.assertNotIn(None, [handle() for handle in alive])
+        del arrays
+        gc.collect()
+        self.assertEqual([handle() for handle in alive], [None, None])
+
+    def test_a_log_outlives_its_context_object(self):
+        said = []
+        data = prefopt.Dataset(prefopt.Context(log=lambda level, text: said.append(text)))
+        gc.collect()
+        data.append_pair([], [0], [1])
+        prefopt.strengths(3, [0, 1, 2, 0], [1, 2, 0, 2], covariance=prefopt.COVARIANCE_BOOTSTRAP,
+                          replicates=50, context=prefopt.Context(log=lambda level, text: said.append(text)))
+        self.assertIn("have no finite optimum", said[0])
+
+    def test_arrays_that_do_not_fit_are_refused(self):
+        sequences, hidden, weight = prefopt.Sequences, np.zeros((2, 3), "f"), np.zeros((4, 2), "f")
+        for words, call in [
+                ("offsets has 2 elements for 2 tokens", lambda: sequences([1, 2], [0, 3], [0])),
+                ("offsets has 0", lambda: sequences([1, 2], [], [])),
+                ("tokens has .*1.5.*int32", lambda: sequences([1.5], [0, 1], [0])),
+                ("tokens has .*4294967297.*int32", lambda: sequences([2**32 + 1], [0, 1], [0])),
+                ("tokens has .*nan.*int32", lambda: sequences([np.nan], [0, 1], [0])),
+                ("hidden has shape", lambda: prefopt.linear_logprobs_backward(
+                    self.context, hidden, weight, [0, 1], [1, 1])),
+                ("item_names has 1 names, expected 2", lambda: prefopt.strengths(
+                    2, [0, 1], [1, 0], item_names=["Ann"])),
+                ("features has shape", lambda: prefopt.Reward.linear(
+                    self.context, [([], [0]), ([], [1])], np.zeros((1, 2))))]:
+            with self.assertRaisesRegex(ValueError, words):
+                call()
+        with self.assertRaisesRegex(TypeError, "chosen is complex"):
+            prefopt.loss_bradley_terry([1j], [0.0])
 
     def test_strengths(self):
         fit = prefopt.strengths(2, [0, 0], [1, 1], [3.0, 1.0], [1.0, 0.0])
