@@ -40,7 +40,7 @@ static void dpo_road(prefopt_context *context, const table *t, const prefopt_dat
     train.score_ridge = ridge;
     /* Rounding of a log-probability moves the reward by beta times as much, and its gradient by
      * beta again. */
-    train.tolerance = 1e-12 * fmax(1, r->beta * r->beta);
+    train.tolerance = fmax(1e-12, 1e-15 * r->beta * r->beta);
     CALL(prefopt_trainer_create_reward(&trainer, implicit, data, bt, &train));
     CALL(prefopt_trainer_fit(trainer, NULL));
     CALL(prefopt_policy_next_logprobs(policy, &empty, r->log_dpo));

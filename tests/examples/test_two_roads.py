@@ -148,6 +148,9 @@ class TwoRoads(unittest.TestCase):
         self.assertAlmostEqual(ties, 20, 6)
         self.assertLess(davidson["total_variation"], 1e-8)
         self.assertLess(self.run_on(table, "--ties", "rao-kupper")["total_variation"], 1e-8)
+        for ties in ("davidson", "rao-kupper"):
+            for beta in ("1e-3", "1e3", "1e6"):
+                self.assertLess(self.run_on(table, "--ties", ties, "--beta", beta)["total_variation"], 1e-9)
 
     def test_refusals_say_where_and_what(self):
         header = "player1,player2,win1,win2\n"
