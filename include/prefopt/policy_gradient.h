@@ -60,8 +60,8 @@ typedef struct prefopt_pg_options {
     uint32_t struct_size;
     int32_t baseline;     /* prefopt_baseline; default LEAVE_ONE_OUT */
     int32_t kl_placement; /* prefopt_kl_placement; default IN_REWARD */
-    int32_t kl_estimator; /* prefopt_kl_estimator; default K1. IN_LOSS alone: with the KL in the
-                           * reward the form is k1, and another estimator is PREFOPT_ERR_ARGUMENT */
+    int32_t kl_estimator; /* prefopt_kl_estimator; default K1: of prefopt_pg_loss.kl, and of the
+                           * term that IN_LOSS adds. The KL in the reward has the form of k1 */
     double beta;          /* >= 0, finite; default 0 */
     double clip_low;      /* in [0, 1); default 0 */
     double clip_high;     /* >= 0, may be INFINITY; default 0. Both 0: no clip */
@@ -108,8 +108,9 @@ PREFOPT_API int32_t prefopt_advantages(const prefopt_pg_options *options,
  * the unclipped one.
  *
  * kl estimates KL(policy || reference) by k1, k2 or k3 (prefopt/kl.h), with samples from the policy
- * that sampled: (1/N) sum_i rho_i k(logp_i - ref_logp_i). The ratio is never clipped here. k1 with
- * the KL in the reward. Without ref_logp kl is 0; with beta = 0 ref_logp serves for kl alone.
+ * that sampled: (1/N) sum_i rho_i k(logp_i - ref_logp_i). The ratio is never clipped here. With
+ * the KL in the reward kl is reported and has no part in mean or grad_logp. Without ref_logp kl is
+ * 0; with beta = 0 ref_logp serves for kl alone.
  *
  * grad_logp is exactly d mean / d logp with advantage, old_logp and ref_logp constant; u = logp -
  * ref_logp, and the KL's part, times beta / N, is

@@ -64,8 +64,7 @@ enum prefopt_token_aggregation {
 typedef struct prefopt_ppo_options {
     uint32_t struct_size;
     int32_t kl_placement; /* prefopt_kl_placement; default IN_REWARD */
-    int32_t kl_estimator; /* prefopt_kl_estimator; default K1. IN_LOSS alone, as in
-                           * prefopt_pg_options */
+    int32_t kl_estimator; /* prefopt_kl_estimator; default K1, as in prefopt_pg_options */
     int32_t aggregation;  /* prefopt_token_aggregation; default MEAN */
     double beta;          /* >= 0, finite; default 0 */
     double clip_low;      /* in [0, 1); default 0.2 */

@@ -12,12 +12,6 @@ int32_t pf_pg_check_rule(const char *call, const pf_pg_rule *rule)
                        "%s: kl_placement is %d, expected PREFOPT_KL_IN_REWARD (0) or IN_LOSS (1)",
                        call, rule->kl_placement);
     PF_TRY(pf_kl_check_estimator(call, rule->kl_estimator));
-    if (rule->kl_placement == PREFOPT_KL_IN_REWARD && rule->kl_estimator != PREFOPT_KL_K1)
-        return pf_fail(
-            PREFOPT_ERR_ARGUMENT,
-            "%s: kl_estimator is %d, but PREFOPT_KL_IN_REWARD has no use for it (its form "
-            "is PREFOPT_KL_K1)",
-            call, rule->kl_estimator);
     if (!(rule->beta >= 0 && rule->beta < INFINITY))
         return pf_fail(PREFOPT_ERR_ARGUMENT, "%s: beta is %g, expected 0 or more, finite", call,
                        rule->beta);

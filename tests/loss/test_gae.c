@@ -149,7 +149,7 @@ START_TEST(arguments)
     BAD_OPTION(aggregation, 3, "aggregation is 3");
     BAD_OPTION(fixed_length, 4, "only PREFOPT_TOKENS_FIXED_LENGTH has a use");
     BAD_OPTION(aggregation, PREFOPT_TOKENS_FIXED_LENGTH, "fixed_length is 0");
-    BAD_OPTION(kl_estimator, PREFOPT_KL_K2, "PREFOPT_KL_IN_REWARD has no use");
+    BAD_OPTION(kl_estimator, 0, "KL estimator is 0");
     BAD_OPTION(beta, NAN, "beta is nan");
     BAD_OPTION(clip_low, 1, "clip_low is 1");
 #define BAD_INPUT(code, change, text)                                                              \

@@ -302,6 +302,36 @@ START_TEST(infinities_of_both_signs)
 }
 END_TEST
 
+/* With the KL in the reward the estimator is that of the reported kl, and of nothing else. */
+START_TEST(kl_reported_beside_the_reward)
+{
+    data d = draw(12);
+    double grad[2][N];
+    for (int with_old = 0; with_old < 2; with_old++)
+        for (int k = PREFOPT_KL_K1; k <= PREFOPT_KL_K3; k++) {
+            prefopt_group_scores in = scores(&d, with_old);
+            prefopt_pg_options o;
+            OK(prefopt_pg_options_init(&o, sizeof o));
+            o.beta = 0.3;
+            prefopt_pg_loss first = {.struct_size = sizeof first, .grad_logp = grad[0]};
+            OK(prefopt_loss_policy_gradient(&o, &in, d.advantage, &first));
+            o.kl_estimator = k;
+            prefopt_pg_loss out = {.struct_size = sizeof out, .grad_logp = grad[1]};
+            OK(prefopt_loss_policy_gradient(&o, &in, d.advantage, &out));
+            ck_assert(out.mean == first.mean && memcmp(grad[0], grad[1], sizeof grad[0]) == 0);
+            double kl = 0;
+            for (int i = 0; i < N; i++) {
+                double u = d.logp[i] - d.ref[i];
+                double rho = with_old ? exp(d.logp[i] - d.old[i]) : 1;
+                kl += rho * (k == PREFOPT_KL_K1   ? u
+                             : k == PREFOPT_KL_K2 ? 0.5 * u * u
+                                                  : exp(-u) - 1 + u);
+            }
+            CLOSE(out.kl, kl / N, 1e-13);
+        }
+}
+END_TEST
+
 START_TEST(options_out_of_range)
 {
     data d = draw(9);
@@ -320,7 +350,7 @@ START_TEST(options_out_of_range)
     BAD(baseline, -1, "baseline is -1");
     BAD(kl_placement, 2, "kl_placement is 2");
     BAD(kl_estimator, 0, "KL estimator is 0");
-    BAD(kl_estimator, PREFOPT_KL_K3, "PREFOPT_KL_IN_REWARD has no use for it");
+    BAD(kl_estimator, 4, "KL estimator is 4");
     BAD(beta, -1, "beta is -1");
     BAD(beta, NAN, "beta is nan");
     BAD(beta, INFINITY, "beta is inf");
@@ -386,4 +416,4 @@ END_TEST
 
 TEST_MAIN("policy_gradient", defaults, written_out, gradients_by_central_differences,
           gradients_without_old, clip, outcomes_without_mass, nothing_is_ever_nan,
-          infinities_of_both_signs, options_out_of_range, arguments)
+          infinities_of_both_signs, kl_reported_beside_the_reward, options_out_of_range, arguments)
