@@ -78,8 +78,9 @@ static outcome davidson(double label, double d, double log_nu)
     for (int k = WIN; k <= TIE; k++)
         p[k] /= 1 + rest;
     double loss = (own == top ? 0 : x[top] - x[own]) + log1p(rest);
-    if (own == TIE)
-        return (outcome){loss, 0.5 * (p[WIN] - p[LOSE]), -(p[WIN] + p[LOSE])};
+    if (own == TIE) /* P(win) - P(loss), without cancellation at small d */
+        return (outcome){loss, 0.5 * (d > 0 ? p[WIN] : -p[LOSE]) * -expm1(-fabs(d)),
+                         -(p[WIN] + p[LOSE])};
     return (outcome){loss, own == WIN ? -(p[LOSE] + 0.5 * p[TIE]) : p[WIN] + 0.5 * p[TIE], p[TIE]};
 }
 
@@ -92,8 +93,10 @@ static outcome rao_kupper(double label, double d, double h)
         return (outcome){pf_softplus(h - d), -pf_sigmoid(h - d), pf_sigmoid(h - d)};
     if (label == 0)
         return (outcome){pf_softplus(h + d), pf_sigmoid(h + d), pf_sigmoid(h + d)};
-    return (outcome){pf_softplus(d - h) + pf_softplus(-d - h) - pf_log1mexp(-2 * h), p_win - p_lose,
-                     -p_win - p_lose - 2 / expm1(2 * h)};
+    /* P(win) - P(loss) = sigma(|d| - h) sigma(|d| + h) (1 - exp(-2 |d|)), with the sign of d. */
+    double margin = pf_sigmoid(fabs(d) - h) * pf_sigmoid(fabs(d) + h) * -expm1(-2 * fabs(d));
+    return (outcome){pf_softplus(d - h) + pf_softplus(-d - h) - pf_log1mexp(-2 * h),
+                     d < 0 ? -margin : margin, -p_win - p_lose - 2 / expm1(2 * h)};
 }
 
 /* ---- chunks */

@@ -153,6 +153,35 @@ START_TEST(gradients)
 }
 END_TEST
 
+/* A tie's gradient at nearly equal rewards keeps its digits. Expected values from 50-digit
+ * arithmetic. */
+START_TEST(ties_of_near_equals)
+{
+    const struct {
+        int32_t model;
+        double log_tie, d, grad;
+    } at[] = {
+        {PREFOPT_TIE_DAVIDSON, 0.5, 0x1p-20, 1.3068610146579279195e-7},
+        {PREFOPT_TIE_DAVIDSON, -3, -0x1p-10, -0.00023821070009846845666},
+        {PREFOPT_TIE_DAVIDSON, 3, -0x1p-30, -2.1084444943642739968e-11},
+        {PREFOPT_TIE_RAO_KUPPER, 0.5, 0x1p-20, 4.4823400917354561439e-7},
+        {PREFOPT_TIE_RAO_KUPPER, 3, -0x1p-30, -8.4148086106240996447e-11},
+    };
+    for (size_t i = 0; i < sizeof at / sizeof at[0]; i++) {
+        double zero = 0, tie = 0.5, grad_chosen, grad_rejected;
+        prefopt_bt_options o = bt(at[i].model, at[i].log_tie, 0);
+        prefopt_pair_scores in = {
+            .struct_size = sizeof in, .n = 1, .chosen = &at[i].d, .rejected = &zero, .label = &tie};
+        prefopt_pair_loss out = {.struct_size = sizeof out,
+                                 .grad_chosen = &grad_chosen,
+                                 .grad_rejected = &grad_rejected};
+        OK(prefopt_loss_bradley_terry(&o, &in, &out));
+        CLOSE(grad_chosen / at[i].grad, 1, 4e-15);
+        CLOSE(grad_rejected / at[i].grad, -1, 4e-15);
+    }
+}
+END_TEST
+
 START_TEST(corners)
 {
     for (int model = 0; model <= PREFOPT_TIE_RAO_KUPPER; model++) {
@@ -261,5 +290,5 @@ START_TEST(refusals)
 }
 END_TEST
 
-TEST_MAIN("bradley_terry", typed_in_values, outcomes_add_up_to_one, labels_and_margins, gradients,
-          corners, refusals)
+TEST_MAIN("bradley_terry", ties_of_near_equals, typed_in_values, outcomes_add_up_to_one,
+          labels_and_margins, gradients, corners, refusals)
