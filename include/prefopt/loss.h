@@ -156,8 +156,8 @@ enum prefopt_dpo_variant {
        likelihood term. */
     PREFOPT_DPO_CPO = 16,
     /* -log sigma(o(chosen/n+) - o(rejected/n-)), o(x) = x - log(1 - exp(x)) the log-odds; both
-       means must be < 0. Margin, lengths; neither reference nor beta. arXiv 2403.07691; the caller
-       adds the likelihood term. */
+       means must be <= 0 (at 0, probability 1, o is +INFINITY). Margin, lengths; neither reference
+       nor beta. arXiv 2403.07691; the caller adds the likelihood term. */
     PREFOPT_DPO_ORPO = 17,
     /* -log sigma(beta (d - lambda max(0, -a))): holds the chosen log-probability up; no penalty
        slope at a = 0. Reference, margin, lambda. arXiv 2402.13228. */

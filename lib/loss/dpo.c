@@ -229,17 +229,21 @@ static void mark_missing(const pf_dpo_variant *variant, int64_t n, chunk *k)
             k->loss[i] = NAN;
 }
 
-static int32_t check_log_odds(const pf_pairs *pairs)
+/* Log-odds exist up to a probability of 1, where they are infinite: no longer moderate. */
+static int32_t check_log_odds(pf_pairs *pairs)
 {
     const prefopt_pair_scores *in = &pairs->in;
     for (int64_t i = 0; i < in->n; i++) {
-        bool chosen = in->chosen[i] / (double)in->len_chosen[i] < 0;
-        if (!chosen || !(in->rejected[i] / (double)in->len_rejected[i] < 0))
+        double chosen = in->chosen[i] / (double)in->len_chosen[i];
+        double rejected = in->rejected[i] / (double)in->len_rejected[i];
+        if (chosen > 0 || rejected > 0)
             return pf_fail(PREFOPT_ERR_ARGUMENT,
-                           "%s[%lld] is %g, expected a mean log-probability < 0: DPO_ORPO takes "
-                           "its log-odds",
-                           chosen ? "rejected" : "chosen", (long long)i,
-                           chosen ? in->rejected[i] : in->chosen[i]);
+                           "%s[%lld] is %g, expected a log-probability <= 0: DPO_ORPO takes its "
+                           "log-odds",
+                           chosen > 0 ? "chosen" : "rejected", (long long)i,
+                           chosen > 0 ? in->chosen[i] : in->rejected[i]);
+        if (chosen == 0 || rejected == 0)
+            pairs->moderate = false;
     }
     return PREFOPT_OK;
 }

@@ -405,11 +405,39 @@ START_TEST(values_out_of_range)
 
     c = cases_new(4, known[PREFOPT_DPO_ORPO].takes);
     o = options_of(PREFOPT_DPO_ORPO, 0);
-    c->rejected[2] = 0;
-    refuses(&o, &c->in, PREFOPT_ERR_ARGUMENT, "rejected[2] is 0");
+    c->rejected[2] = 1e-9;
+    refuses(&o, &c->in, PREFOPT_ERR_ARGUMENT, "rejected[2] is 1e-09");
     c->chosen[1] = 0.5;
     refuses(&o, &c->in, PREFOPT_ERR_ARGUMENT, "chosen[1] is 0.5");
     free(c);
+}
+END_TEST
+
+/* A completion of probability 1 has infinite odds. */
+START_TEST(odds_of_certainty)
+{
+    double chosen[] = {0, -2, -1}, rejected[] = {-1, 0, -3};
+    double each[3], grad_chosen[3], grad_rejected[3];
+    int64_t len_chosen[] = {2, 1, 3}, len_rejected[] = {1, 2, 2};
+    prefopt_pair_scores in = {.struct_size = sizeof in,
+                              .n = 3,
+                              .chosen = chosen,
+                              .rejected = rejected,
+                              .len_chosen = len_chosen,
+                              .len_rejected = len_rejected};
+    prefopt_pair_loss out = {.struct_size = sizeof out,
+                             .each = each,
+                             .grad_chosen = grad_chosen,
+                             .grad_rejected = grad_rejected};
+    prefopt_dpo_options o = options_of(PREFOPT_DPO_ORPO, 0);
+    OK(prefopt_loss_dpo(&o, &in, &out));
+    ck_assert(each[0] == 0 && each[1] == INFINITY && each[2] > 0 && isfinite(each[2]));
+    ck_assert(out.mean == INFINITY);
+    ck_assert(grad_chosen[0] == 0 && grad_rejected[0] == 0 && grad_rejected[1] == 0);
+    ck_assert(isfinite(grad_chosen[1]) && grad_chosen[1] < 0 && grad_chosen[2] < 0);
+
+    chosen[1] = 0;
+    FAILS(PREFOPT_ERR_NUMERIC, "pair 1 has no DPO_ORPO loss", prefopt_loss_dpo(&o, &in, &out));
 }
 END_TEST
 
@@ -432,6 +460,6 @@ START_TEST(the_first_layout_of_the_out_struct)
 }
 END_TEST
 
-TEST_MAIN("dpo_corners", no_pairs_and_no_weight, weight_zero_hides_a_pair, never_nan,
-          infinite_log_ratios, huge_differences, unused_is_named, options_out_of_range,
+TEST_MAIN("dpo_corners", odds_of_certainty, no_pairs_and_no_weight, weight_zero_hides_a_pair,
+          never_nan, infinite_log_ratios, huge_differences, unused_is_named, options_out_of_range,
           values_out_of_range, the_first_layout_of_the_out_struct)
