@@ -1,6 +1,7 @@
 /* The DPO family, variant by variant: the loss of a pair and its slopes, and the table of what each
  * variant uses. Signs, references, labels, weights are dpo.c's. x below is a difference (or
  * log-ratio) times beta. Infinite arguments give the limits; NaN gives NaN. */
+#include "loss/pf_kl.h"
 #include "loss/pf_loss.h"
 
 /* S(z) = -(1-eps) log sigma(z) - eps log sigma(-z), slope -(1-eps) sigma(-z) + eps sigma(z), of
@@ -72,6 +73,13 @@ static void robust_link(const prefopt_dpo_options *o, int64_t n, const double *r
     }
 }
 
+/* a log(a / b) - a + b, never negative: summed over a distribution's outcomes this is its KL, and
+ * no terms cancel where a and b nearly agree. */
+static double kl_term(double la, double lb)
+{
+    return pf_kl_value(PREFOPT_KL_K3, false, pf_log_ratio(la, lb), la, lb);
+}
+
 /* KL((p, q) || (1-eps, eps)), p = sigma(z). Its slope is p q (z - logit(1-eps)), as
  * log p - log q = z. */
 static void exo_link(const prefopt_dpo_options *o, int64_t n, const double *restrict x,
@@ -80,8 +88,7 @@ static void exo_link(const prefopt_dpo_options *o, int64_t n, const double *rest
     double eps = o->label_smoothing, log_keep = log1p(-eps), log_flip = log(eps);
     for (int64_t i = 0; i < n; i++) {
         double z = o->beta * x[i], p = pf_sigmoid(z), q = pf_sigmoid(-z);
-        loss[i] = pf_weighted(p, pf_log_sigmoid(z) - log_keep) +
-                  pf_weighted(q, pf_log_sigmoid(-z) - log_flip);
+        loss[i] = kl_term(pf_log_sigmoid(z), log_keep) + kl_term(pf_log_sigmoid(-z), log_flip);
         slope[i] = o->beta * pf_weighted(p * q, z - (log_keep - log_flip));
     }
 }
@@ -154,16 +161,27 @@ static void apo_zero(const prefopt_dpo_options *o, int64_t n, const double *rest
     }
 }
 
+/* by_x - by_z with by_x = sigma(x) sigma(-x) = 1 / (4 cosh(x/2)^2) and by_z likewise, sum = z + x,
+ * difference = z - x. A product, as the two nearly agree about 0 and where |x| = |z|. */
+static double difference_of_slopes(double x, double by_x, double z, double by_z, double sum,
+                                   double difference)
+{
+    if (!(fabs(x) < 30 && fabs(z) < 30))
+        return by_x - by_z;
+    return 4 * by_x * by_z * sinh(sum / 2) * sinh(difference / 2);
+}
+
 static void apo_down(const prefopt_dpo_options *o, int64_t n, const double *restrict a,
                      const double *restrict b, const double *restrict d, double *restrict loss,
                      double *restrict slope_a, double *restrict slope_b)
 {
     for (int64_t i = 0; i < n; i++) {
         double x = o->beta * a[i], z = o->beta * d[i];
-        double by_d = o->beta * pf_sigmoid(z) * pf_sigmoid(-z);
+        double by_x = pf_sigmoid(x) * pf_sigmoid(-x), by_z = pf_sigmoid(z) * pf_sigmoid(-z);
         loss[i] = pf_sigmoid(x) + pf_sigmoid(-z);
-        slope_a[i] = o->beta * pf_sigmoid(x) * pf_sigmoid(-x) - by_d;
-        slope_b[i] = by_d;
+        slope_a[i] = o->beta * difference_of_slopes(x, by_x, z, by_z, o->beta * (a[i] + d[i]),
+                                                    o->beta * (d[i] - a[i]));
+        slope_b[i] = o->beta * by_z;
     }
 }
 

@@ -441,6 +441,30 @@ START_TEST(odds_of_certainty)
 }
 END_TEST
 
+/* Where two terms nearly cancel the digits stay. Expected values from 50-digit arithmetic. */
+START_TEST(digits_near_cancellation)
+{
+    double chosen[] = {-1, 0.25}, rejected[] = {-2.0625, 0.375}, each[2], grad[2];
+    prefopt_pair_scores in = {
+        .struct_size = sizeof in, .n = 2, .chosen = chosen, .rejected = rejected};
+    prefopt_pair_loss out = {.struct_size = sizeof out, .each = each, .grad_chosen = grad};
+    prefopt_dpo_options o = options_of(PREFOPT_DPO_APO_DOWN, 0);
+    o.beta = 0.1;
+    OK(prefopt_loss_dpo(&o, &in, &out));
+    CLOSE(2 * grad[0] / 8.0281188579625427994e-6, 1, 4e-15);
+    CLOSE(2 * grad[1] / -2.9293060657352803857e-6, 1, 4e-15);
+
+    /* About EXO's minimum, where sigma(beta d) is 1 - eps. */
+    chosen[0] = 4.375, chosen[1] = 4.390625, rejected[0] = rejected[1] = 0;
+    o = options_of(PREFOPT_DPO_EXO, 0);
+    o.beta = 0.5;
+    o.label_smoothing = 0.1;
+    OK(prefopt_loss_dpo(&o, &in, &out));
+    CLOSE(each[0] / 4.2776505323695976812e-6, 1, 1e-12);
+    CLOSE(each[1] / 1.6468963259056161352e-7, 1, 1e-12);
+}
+END_TEST
+
 /* A program built against the struct without grad_log_tie. */
 START_TEST(the_first_layout_of_the_out_struct)
 {
@@ -460,6 +484,7 @@ START_TEST(the_first_layout_of_the_out_struct)
 }
 END_TEST
 
-TEST_MAIN("dpo_corners", odds_of_certainty, no_pairs_and_no_weight, weight_zero_hides_a_pair,
-          never_nan, infinite_log_ratios, huge_differences, unused_is_named, options_out_of_range,
-          values_out_of_range, the_first_layout_of_the_out_struct)
+TEST_MAIN("dpo_corners", odds_of_certainty, digits_near_cancellation, no_pairs_and_no_weight,
+          weight_zero_hides_a_pair, never_nan, infinite_log_ratios, huge_differences,
+          unused_is_named, options_out_of_range, values_out_of_range,
+          the_first_layout_of_the_out_struct)
