@@ -45,7 +45,8 @@ int32_t pf_struct_read(void *own, uint32_t own_size, uint32_t v1_size, const voi
 int32_t pf_struct_init(void *callers, uint32_t struct_size, const void *defaults, uint32_t own_size,
                        uint32_t v1_size, const char *name);
 
-/* For out structs: the caller's size may be smaller than ours (not below v1) or larger. Writes
+/* For structs that are all output (where the caller sets arrays to fill, pf_struct_read checks the
+ * tail): the caller's size may be smaller than ours (not below v1) or larger. Writes
  * min(size, own_size) bytes of own but leaves the caller's struct_size. */
 int32_t pf_struct_check_out(const void *callers, uint32_t v1_size, const char *name);
 void pf_struct_write(void *callers, const void *own, uint32_t own_size);

@@ -71,7 +71,8 @@ int32_t prefopt_loss_kto(const prefopt_kto_options *options, const prefopt_kto_s
         PF_TRY(pf_struct_read(&o, sizeof o, sizeof o, options, "prefopt_kto_options"));
     PF_TRY(check_options(&o));
     PF_TRY(pf_struct_read(&s, sizeof s, sizeof s, in, "prefopt_kto_scores"));
-    PF_TRY(pf_struct_check_out(out, sizeof *out, "prefopt_kto_loss"));
+    prefopt_kto_loss own;
+    PF_TRY(pf_struct_read(&own, sizeof own, sizeof own, out, "prefopt_kto_loss"));
     PF_TRY(check_scores(&s, &total));
 
     pf_sum sum = {0, 0};

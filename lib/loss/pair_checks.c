@@ -128,8 +128,7 @@ int32_t pf_pairs_read(pf_pairs *pairs, const prefopt_pair_scores *in, prefopt_pa
     memset(pairs, 0, sizeof *pairs);
     PF_TRY(
         pf_struct_read(&pairs->in, sizeof pairs->in, sizeof pairs->in, in, "prefopt_pair_scores"));
-    PF_TRY(pf_struct_check_out(out, v1_out, "prefopt_pair_loss"));
-    memcpy(&pairs->out, out, v1_out);
+    PF_TRY(pf_struct_read(&pairs->out, sizeof pairs->out, v1_out, out, "prefopt_pair_loss"));
     pairs->callers = out;
     pairs->variant = variant;
     pairs->moderate = true;

@@ -125,7 +125,8 @@ int32_t prefopt_loss_plackett_luce(const prefopt_pl_options *options,
     if (!(o.beta > 0 && o.beta <= DBL_MAX))
         return pf_fail(PREFOPT_ERR_ARGUMENT, "beta is %g, expected a finite number > 0", o.beta);
     PF_TRY(pf_struct_read(&s, sizeof s, sizeof s, in, "prefopt_ranking_scores"));
-    PF_TRY(pf_struct_check_out(out, sizeof *out, "prefopt_ranking_loss"));
+    prefopt_ranking_loss own;
+    PF_TRY(pf_struct_read(&own, sizeof own, sizeof own, out, "prefopt_ranking_loss"));
     PF_TRY(check_rankings(&s));
     int64_t items = s.offsets[s.n];
     PF_TRY(pf_check_array("score", items, s.score));

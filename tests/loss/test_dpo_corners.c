@@ -465,6 +465,50 @@ START_TEST(digits_near_cancellation)
 }
 END_TEST
 
+/* A program built against a later, larger out struct: what is asked for beyond our size is not
+ * silently left out. */
+START_TEST(later_layouts_of_the_out_structs)
+{
+    double one = -1, two = -2, reserve;
+    int32_t yes = 1;
+    int64_t offsets[] = {0, 1};
+    struct {
+        prefopt_pair_loss out;
+        double *later;
+    } pair = {.out = {.struct_size = sizeof pair, .mean = 7}};
+    struct {
+        prefopt_kto_loss out;
+        double *later;
+    } kto = {.out = {.struct_size = sizeof kto, .mean = 7}};
+    struct {
+        prefopt_ranking_loss out;
+        double *later;
+    } ranking = {.out = {.struct_size = sizeof ranking, .mean = 7}};
+    prefopt_pair_scores pairs = {
+        .struct_size = sizeof pairs, .n = 1, .chosen = &one, .rejected = &two};
+    prefopt_kto_scores singles = {
+        .struct_size = sizeof singles, .n = 1, .logp = &one, .desirable = &yes};
+    prefopt_ranking_scores rankings = {
+        .struct_size = sizeof rankings, .n = 1, .offsets = offsets, .score = &one};
+
+    pair.later = kto.later = ranking.later = &reserve;
+    FAILS(PREFOPT_ERR_VERSION, "prefopt_pair_loss", prefopt_loss_dpo(NULL, &pairs, &pair.out));
+    FAILS(PREFOPT_ERR_VERSION, "prefopt_pair_loss",
+          prefopt_loss_bradley_terry(NULL, &pairs, &pair.out));
+    FAILS(PREFOPT_ERR_VERSION, "prefopt_kto_loss", prefopt_loss_kto(NULL, &singles, &kto.out));
+    FAILS(PREFOPT_ERR_VERSION, "prefopt_ranking_loss",
+          prefopt_loss_plackett_luce(NULL, &rankings, &ranking.out));
+    ck_assert(pair.out.mean == 7 && kto.out.mean == 7 && ranking.out.mean == 7);
+
+    pair.later = kto.later = ranking.later = NULL;
+    OK(prefopt_loss_dpo(NULL, &pairs, &pair.out));
+    OK(prefopt_loss_kto(NULL, &singles, &kto.out));
+    OK(prefopt_loss_plackett_luce(NULL, &rankings, &ranking.out));
+    ck_assert(pair.out.mean != 7 && kto.out.mean != 7 && ranking.out.mean == 0);
+    ck_assert_int_eq(pair.out.struct_size, sizeof pair);
+}
+END_TEST
+
 /* A program built against the struct without grad_log_tie. */
 START_TEST(the_first_layout_of_the_out_struct)
 {
@@ -484,7 +528,7 @@ START_TEST(the_first_layout_of_the_out_struct)
 }
 END_TEST
 
-TEST_MAIN("dpo_corners", odds_of_certainty, digits_near_cancellation, no_pairs_and_no_weight,
-          weight_zero_hides_a_pair, never_nan, infinite_log_ratios, huge_differences,
-          unused_is_named, options_out_of_range, values_out_of_range,
-          the_first_layout_of_the_out_struct)
+TEST_MAIN("dpo_corners", later_layouts_of_the_out_structs, odds_of_certainty,
+          digits_near_cancellation, no_pairs_and_no_weight, weight_zero_hides_a_pair, never_nan,
+          infinite_log_ratios, huge_differences, unused_is_named, options_out_of_range,
+          values_out_of_range, the_first_layout_of_the_out_struct)
