@@ -103,10 +103,10 @@ PREFOPT_API int32_t prefopt_policy_create_custom(prefopt_policy **out, prefopt_c
  * [prompt][state][vocab], doubles; prompts in order of first appearance, states (completions that
  * can go on) by length, then lexicographically. A logit of -INFINITY is a fixed mask: probability
  * 0; sequences of probability 0 have no gradient. prefopt_policy_updated refuses a logit that is
- * NaN or +INFINITY and a state whose tokens are all masked (NUMERIC, names them), and the policy
- * then answers as before. Sequences with another prompt, or completions that are not of the space,
- * are ARGUMENT in every call. The caller owns *out.
- * Errors: ARGUMENT, MEMORY (also when the tree overflows), VERSION. Thread-safe. Since 0.1. */
+ * NaN or +INFINITY and a state whose tokens are all masked (NUMERIC, names them);
+ * once they are put back the policy answers as before. Sequences with another prompt, or
+ * completions that are not of the space, are ARGUMENT in every call. The caller owns *out. Errors:
+ * ARGUMENT, MEMORY (also when the tree overflows), VERSION. Thread-safe. Since 0.1. */
 PREFOPT_API int32_t prefopt_policy_create_tabular(prefopt_policy **out, prefopt_context *context,
                                                   const prefopt_space *space,
                                                   const prefopt_sequences *prompts);

@@ -177,7 +177,7 @@ START_TEST(masked_tokens)
     for (int i = 0; i < 9; i++)
         grad[i] = 0.3 * i - 1;
     check_policy_gradient(policy, &all.view, grad, 1e-7);
-    /* Bad logits are named, and the policy answers as before. */
+    /* Bad logits are named; once put back the policy answers as before. */
     double before[9];
     OK(prefopt_policy_logprobs(policy, &all.view, before, NULL));
     double was = logits[2 * 3 + 1];
