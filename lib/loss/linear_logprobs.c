@@ -329,7 +329,7 @@ int32_t prefopt_linear_logprobs(prefopt_context *context, int64_t rows, int64_t 
               .hidden = hidden,
               .weight = weight,
               .target = target};
-    pf_gemm_start(context);
+    PF_TRY(pf_gemm_start(context));
     int32_t status = prepare(&w, rows);
     if (status == PREFOPT_OK)
         status = forward(&w);
@@ -434,7 +434,7 @@ int32_t prefopt_linear_logprobs_backward(prefopt_context *context, int64_t rows,
               .grad_logp = grad_logp,
               .grad_hidden = grad_hidden,
               .grad_weight = grad_weight};
-    pf_gemm_start(context);
+    PF_TRY(pf_gemm_start(context));
     int32_t status = prepare(&w, rows);
     /* Gradients are written block by block, so no logit may overflow half-way: where the sizes do
      * not rule it out, every logit is computed once before. */

@@ -111,14 +111,36 @@ const char *pf_gemm_kernels(void)
 
 int32_t pf_gemm_portable_kernels(void) { return BLIS_ARCH_GENERIC; }
 
-void pf_gemm_start(const prefopt_context *context)
+/* BLIS ends the process when it gets no memory for its packing buffers, about 25 MiB at its start;
+ * so whether there is as much is tried once before. (More than 32 MiB: freeing less would move
+ * glibc's threshold between heap and mmap. volatile: or the compiler leaves the trial out.) */
+enum { START_ROOM = 40 << 20 };
+static atomic_bool start_had_room = 0;
+
+static int32_t try_room(void)
 {
+    if (atomic_load_explicit(&start_had_room, memory_order_relaxed))
+        return PREFOPT_OK;
+    void *volatile room = malloc(START_ROOM);
+    if (room == NULL)
+        return pf_fail(PREFOPT_ERR_MEMORY,
+                       "matrix products: no %d MiB for the packing buffers of BLIS",
+                       START_ROOM >> 20);
+    free(room);
+    atomic_store(&start_had_room, true);
+    return PREFOPT_OK;
+}
+
+int32_t pf_gemm_start(const prefopt_context *context)
+{
+    PF_TRY(try_room());
     pthread_once(&start_once, start_blis);
     if (pf_context_logs(context) && !atomic_load_explicit(&start_told, memory_order_relaxed) &&
         !atomic_exchange(&start_told, true))
         pf_log(context, PREFOPT_LOG_INFO, "matrix products: BLIS %s, %s kernels%s",
                bli_info_get_version_str(), pf_gemm_kernels(),
                start_environ != NULL ? " (chosen by the CPU's features)" : "");
+    return PREFOPT_OK;
 }
 
 /* ---------------------------------------------------------------- checks */
@@ -240,7 +262,7 @@ static int32_t gemm(prefopt_context *context, const char *call, bool serial, pro
                       p->c, p->ldc));
     if (p->m == 0 || p->n == 0)
         return PREFOPT_OK;
-    pf_gemm_start(context);
+    PF_TRY(pf_gemm_start(context));
     if (p->k == 0 || p->alpha == 0)
         scale_only(p);
     else if (serial)
@@ -317,7 +339,7 @@ int32_t pf_dgemv(prefopt_context *context, bool trans, int64_t m, int64_t n, dou
         return PREFOPT_OK;
     }
     PF_REQUIRE(x);
-    pf_gemm_start(context);
+    PF_TRY(pf_gemm_start(context));
     vector_product p = {trans, m, n, lda, alpha, beta, a, x, y};
     pf_parallel_for(context, tiles(n_y, GEMV_TILE), gemv_task, &p);
     return PREFOPT_OK;

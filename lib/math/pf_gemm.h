@@ -37,7 +37,7 @@ const char *pf_gemm_kernels(void);
 int32_t pf_gemm_portable_kernels(void);
 
 /* Starts BLIS if nothing has, and says in the context's log (NULL: none) which kernels run, once in
- * a process. Every product does so itself. */
-void pf_gemm_start(const prefopt_context *context);
+ * a process. Every product does so itself. Errors: MEMORY (too little for BLIS to start). */
+int32_t pf_gemm_start(const prefopt_context *context);
 
 #endif

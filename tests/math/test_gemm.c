@@ -1,6 +1,9 @@
 /* Matrix products against plain loops: transposes, strides, alpha and beta, empty and bad shapes,
  * and the same bits for any number of threads. */
 #define _GNU_SOURCE
+#include <sys/resource.h>
+#include <unistd.h>
+
 #include "tests/pf_test.h"
 
 #include "math/pf_gemm.h"
@@ -211,6 +214,49 @@ START_TEST(users_choice_of_kernels_stands)
 }
 END_TEST
 
-TEST_MAIN("gemm", products_equal_plain_loops, gemv_equals_plain_loops,
-          bits_do_not_depend_on_threads, bad_shapes_are_refused, log_names_the_kernels,
-          users_choice_of_kernels_stands)
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#define LIMITED 0 /* their shadow memory is beyond any limit */
+#elif defined(__has_feature)
+#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer) ||                         \
+    __has_feature(memory_sanitizer)
+#define LIMITED 0
+#endif
+#endif
+#ifndef LIMITED
+#define LIMITED 1
+#endif
+
+/* BLIS would end the process. */
+START_TEST(too_little_memory_is_an_error)
+{
+    const char *fork = getenv("CK_FORK");
+    if (!LIMITED || (fork != NULL && strcmp(fork, "no") == 0))
+        return; /* BLIS has started by now */
+    struct rlimit all, little;
+    long long pages = 0;
+    FILE *file = fopen("/proc/self/statm", "r");
+    ck_assert_ptr_nonnull(file);
+    ck_assert_int_eq(fscanf(file, "%lld", &pages), 1);
+    fclose(file);
+    ck_assert_int_eq(getrlimit(RLIMIT_AS, &all), 0);
+    little = all;
+    little.rlim_cur = (rlim_t)pages * (rlim_t)sysconf(_SC_PAGESIZE) + (8 << 20);
+    double x = 3, y = 7;
+    prefopt_context *context = context_with(1);
+    ck_assert_int_eq(setrlimit(RLIMIT_AS, &little), 0);
+    int32_t product = pf_dgemm(context, 0, 0, 1, 1, 1, 1, &x, 1, &x, 1, 0, &y, 1);
+    int32_t vector = pf_dgemv(context, 0, 1, 1, 1, &x, 1, &x, 0, &y);
+    ck_assert_int_eq(setrlimit(RLIMIT_AS, &all), 0);
+    ck_assert_int_eq(product, PREFOPT_ERR_MEMORY);
+    ck_assert_int_eq(vector, PREFOPT_ERR_MEMORY);
+    ck_assert(y == 7);
+    ck_assert_msg(strstr(prefopt_last_error(), "BLIS") != NULL, "%s", prefopt_last_error());
+    OK(pf_dgemm(context, 0, 0, 1, 1, 1, 1, &x, 1, &x, 1, 0, &y, 1));
+    ck_assert(y == 9);
+    prefopt_context_destroy(context);
+}
+END_TEST
+
+TEST_MAIN("gemm", too_little_memory_is_an_error, products_equal_plain_loops,
+          gemv_equals_plain_loops, bits_do_not_depend_on_threads, bad_shapes_are_refused,
+          log_names_the_kernels, users_choice_of_kernels_stands)
