@@ -6,6 +6,7 @@
 #include "math.h"
 #include "loss.h"
 #include "data.h"
+#include "tokenizer.h"
 #include "model.h"
 #include "online.h"
 #include "strengths.h"
