@@ -24,8 +24,8 @@ import types
 
 import numpy as np
 
-__all__ = ["Error", "Context", "Dataset", "Policy", "Reference", "Reward", "Trainer", "sample", "rank",
-           "best_of_n", "strengths", "lib", "structs"]
+__all__ = ["Error", "Context", "Dataset", "Tokenizer", "Policy", "Reference", "Reward", "Trainer",
+           "sample", "rank", "best_of_n", "strengths", "lib", "structs"]
 
 # ---------------------------------------------------------------- declarations
 # A line that starts with a space continues the one before.
@@ -175,6 +175,14 @@ i32 prefopt_dataset_split ptr ptr ptr f64 u64 i32
 u64 prefopt_dataset_hash ptr
 i32 prefopt_dataset_read_jsonl ptr ptr str
 i32 prefopt_dataset_write_jsonl ptr str
+i32 prefopt_tokenizer_load ptr ptr str
+void prefopt_tokenizer_destroy ptr
+i64 prefopt_tokenizer_size ptr
+i32 prefopt_tokenizer_encode ptr str i64 ptr i64 ptr
+i32 prefopt_tokenizer_decode ptr ptr i64 ptr i64 ptr
+i32 prefopt_tokenizer_token ptr str i64 ptr
+str prefopt_tokenizer_text ptr i32 ptr
+i32 prefopt_tokenizer_is_special ptr i32
 i32 prefopt_policy_create_custom ptr ptr ptr ptr ptr
 i32 prefopt_policy_create_tabular ptr ptr ptr ptr
 i32 prefopt_policy_set_logprobs ptr ptr ptr
@@ -891,6 +899,54 @@ class Dataset(_Handle):
 
     def hash(self):
         return lib.prefopt_dataset_hash(self.handle)
+
+
+class Tokenizer(_Handle):
+    """Text to tokens and back, from a tokenizer.json: prefopt/tokenizer.h."""
+
+    _destroy = "prefopt_tokenizer_destroy"
+
+    @classmethod
+    def load(cls, context, path):
+        return cls._made(lib.prefopt_tokenizer_load, context.handle, os.fsencode(path))
+
+    def __len__(self):
+        return lib.prefopt_tokenizer_size(self.handle)
+
+    def encode(self, text):
+        """Tokens (int32) of a str, or of bytes in UTF-8."""
+        raw, n = _utf8(text), ctypes.c_int64()
+        tokens = np.empty(len(raw) // 3 + 16, np.int32)  # most texts fit; else once more
+        for _ in range(2):
+            check(lib.prefopt_tokenizer_encode(self.handle, raw, len(raw), _pointer(tokens), tokens.size,
+                                               ctypes.addressof(n)))
+            if n.value <= tokens.size:
+                break
+            tokens = np.empty(n.value, np.int32)
+        return tokens[:n.value].copy()
+
+    def decode(self, tokens):
+        """The bytes of tokens; .decode() makes them a str where they end between characters."""
+        tokens, n = _array(tokens, np.int32, "tokens").ravel(), ctypes.c_int64()
+        call = lib.prefopt_tokenizer_decode
+        check(call(self.handle, _pointer(tokens), tokens.size, None, 0, ctypes.addressof(n)))
+        out = ctypes.create_string_buffer(n.value + 1)
+        check(call(self.handle, _pointer(tokens), tokens.size, ctypes.addressof(out), n.value,
+                   ctypes.addressof(n)))
+        return out.raw[:n.value]
+
+    def token(self, text):
+        """The token whose text is exactly this, such as "<|endoftext|>"; None where there is none."""
+        raw, out = _utf8(text), ctypes.c_int32()
+        check(lib.prefopt_tokenizer_token(self.handle, raw, len(raw), ctypes.addressof(out)))
+        return None if out.value < 0 else out.value
+
+    def is_special(self, token):
+        return bool(lib.prefopt_tokenizer_is_special(self.handle, token))
+
+
+def _utf8(text):
+    return text.encode() if isinstance(text, str) else bytes(text)
 
 
 def shuffle_order(seed, epoch, n):

@@ -3,6 +3,7 @@
     test_binding.py TOP   (with PREFOPT_LIBRARY and PYTHONPATH set)
 """
 import ctypes
+import json
 import functools
 import gc
 import os
@@ -127,6 +128,42 @@ class Losses(unittest.TestCase):
                                                            grad_weight)
             np.testing.assert_allclose(grad_hidden, grad @ weight, atol=1e-4)
             np.testing.assert_allclose(grad_weight, grad.T @ hidden, atol=1e-4)
+
+
+class Tokens(unittest.TestCase):
+    def test_tokenizer(self):
+        printable = [*range(0x21, 0x7f), *range(0xa1, 0xad), *range(0xae, 0x100)]
+        others = [b for b in range(256) if b not in printable]
+        char = {b: chr(b) for b in printable} | {b: chr(256 + i) for i, b in enumerate(others)}
+        level = {"type": "ByteLevel", "add_prefix_space": False}
+        vocab = {char[b]: b for b in range(256)} | {char[32] + "a": 256}
+        file = {"normalizer": {"type": "NFC"}, "pre_tokenizer": level,
+                "added_tokens": [{"id": 257, "content": "<|end|>", "special": True}],
+                "model": {"type": "BPE", "vocab": vocab, "merges": [char[32] + " a"]}}
+        context = prefopt.Context()
+        with tempfile.TemporaryDirectory() as folder:
+            path = os.path.join(folder, "tokenizer.json")
+            pathlib.Path(path).write_text(json.dumps(file))
+            try:
+                t = prefopt.Tokenizer.load(context, path)
+            except prefopt.UnsupportedError as error:
+                self.skipTest(str(error))
+            with self.assertRaisesRegex(prefopt.Error, "missing.json"):
+                prefopt.Tokenizer.load(context, os.path.join(folder, "missing.json"))
+        self.assertEqual(len(t), 258)
+        tokens = t.encode("a a\0e\u0301<|end|>")
+        self.assertEqual(tokens.dtype, np.int32)
+        self.assertEqual(tokens.tolist(), [97, 256, 0, 0xc3, 0xa9, 257])
+        self.assertEqual(t.decode(tokens), "a a\0\u00e9<|end|>".encode())
+        self.assertEqual((t.token("<|end|>"), t.token(" a"), t.token("xy")), (257, 256, None))
+        self.assertEqual((t.is_special(257), t.is_special(256)), (True, False))
+        long = "\u6f22\u5b57" * 500  # more tokens than a first guess has room for
+        self.assertEqual(t.encode(long).tolist(), list(long.encode()))
+        self.assertEqual((t.encode("").size, t.decode([])), (0, b""))
+        with self.assertRaisesRegex(prefopt.ArgumentError, "byte 1"):
+            t.encode(b"a\xff")
+        with self.assertRaisesRegex(prefopt.ArgumentError, r"tokens\[1\] is 258"):
+            t.decode([0, 258])
 
 
 class Handles(unittest.TestCase):
