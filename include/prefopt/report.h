@@ -220,9 +220,8 @@ typedef struct prefopt_fragility {
  * items exceed 2e7, the 20 strongest.
  *
  * What is found is confirmed; that nothing smaller exists is not proved, as comparisons go in the
- * order of their influence. (Of 1,337 random tables of 4 items and at most 4 removals, a search
- * through every subset found a smaller one in 5, all of them sparse.) Time: a fit and a sort of the
- * rows for each rival and each refit.
+ * order of their influence: in small sparse tables a search through every subset can find fewer.
+ * Time: a fit and a sort of the rows for each rival and each refit.
  * Errors: as prefopt_strengths_fit (UNBOUNDED: of all the data), and max_share. Thread-safe. Since
  * 0.1. */
 PREFOPT_API int32_t prefopt_report_fragility(prefopt_fragility *out, double *removed,
