@@ -33,51 +33,58 @@ static void fit(prefopt_reward *reward, const prefopt_dataset *pairs, int kind)
     prefopt_trainer_destroy(trainer);
 }
 
+static double log_likelihood[N_KINDS][N_SEEDS], accuracy[N_KINDS][N_SEEDS],
+    chance[N_KINDS][N_SEEDS];
+static double best[N_KINDS + 1][N_BEST][N_SEEDS]; /* the last row: the truth as judge */
+static const int64_t n_values[N_BEST] = {1, 2, 4, 8, 16, 32, 64};
+
+/* One world: each reward fitted to its pairs, then measured on pairs it has not seen. */
+static void measure(int seed)
+{
+    world w;
+    world_create(&w, 2000 + (uint64_t)seed, 3, REWARD_FEATURES, 0, 0.5);
+    prefopt_dataset *pairs = world_pairs(&w, 0, N_PAIRS);
+    prefopt_dataset *held_out = world_pairs(&w, N_PAIRS, N_HELD_OUT);
+    prefopt_policy *uniform = world_policy(&w);
+    double value[N_BEST];
+    for (int kind = 0; kind < N_KINDS; kind++) {
+        prefopt_policy *policy = world_policy(&w);
+        prefopt_reward *reward;
+        if (kind == GLOBAL)
+            CALL(prefopt_reward_create_linear(&reward, w.context, &w.sequences, w.n_features,
+                                              w.features));
+        else if (kind == LOCAL)
+            CALL(prefopt_reward_create_local(&reward, policy));
+        else
+            CALL(prefopt_reward_create_implicit(&reward, policy, w.reference, w.beta));
+        fit(reward, pairs, kind);
+        prefopt_preference_fit f = {.struct_size = sizeof f};
+        CALL(prefopt_report_preference_fit(&f, reward, held_out));
+        log_likelihood[kind][seed] = f.log_likelihood;
+        accuracy[kind][seed] = f.accuracy;
+        chance[kind][seed] = f.likelihood;
+        CALL(prefopt_report_best_of_n(uniform, reward, w.truth, w.prompts, N_BEST, n_values, value,
+                                      NULL));
+        for (int k = 0; k < N_BEST; k++)
+            best[kind][k][seed] = value[k];
+        prefopt_reward_destroy(reward);
+        prefopt_policy_destroy(policy);
+    }
+    CALL(prefopt_report_best_of_n(uniform, w.truth, w.truth, w.prompts, N_BEST, n_values, value,
+                                  NULL));
+    for (int k = 0; k < N_BEST; k++)
+        best[N_KINDS][k][seed] = value[k];
+    prefopt_policy_destroy(uniform);
+    prefopt_dataset_destroy(held_out);
+    prefopt_dataset_destroy(pairs);
+    world_destroy(&w);
+}
+
 int main(int argc, char **argv)
 {
     const char *picture = argc > 1 ? argv[1] : "reward_or_policy.svg";
-    static double log_likelihood[N_KINDS][N_SEEDS], accuracy[N_KINDS][N_SEEDS],
-        chance[N_KINDS][N_SEEDS];
-    static double best[N_KINDS + 1][N_BEST][N_SEEDS];
-    const int64_t n_values[N_BEST] = {1, 2, 4, 8, 16, 32, 64};
     for (int seed = 0; seed < N_SEEDS; seed++) {
-        world w;
-        world_create(&w, 2000 + (uint64_t)seed, 3, REWARD_FEATURES, 0, 0.5);
-        prefopt_dataset *pairs = world_pairs(&w, 0, N_PAIRS);
-        prefopt_dataset *held_out = world_pairs(&w, N_PAIRS, N_HELD_OUT);
-        prefopt_policy *uniform = world_policy(&w);
-        double value[N_BEST];
-        for (int kind = 0; kind < N_KINDS; kind++) {
-            prefopt_policy *policy = world_policy(&w);
-            prefopt_reward *reward;
-            if (kind == GLOBAL)
-                CALL(prefopt_reward_create_linear(&reward, w.context, &w.sequences, w.n_features,
-                                                  w.features));
-            else if (kind == LOCAL)
-                CALL(prefopt_reward_create_local(&reward, policy));
-            else
-                CALL(prefopt_reward_create_implicit(&reward, policy, w.reference, w.beta));
-            fit(reward, pairs, kind);
-            prefopt_preference_fit f = {.struct_size = sizeof f};
-            CALL(prefopt_report_preference_fit(&f, reward, held_out));
-            log_likelihood[kind][seed] = f.log_likelihood;
-            accuracy[kind][seed] = f.accuracy;
-            chance[kind][seed] = f.likelihood;
-            CALL(prefopt_report_best_of_n(uniform, reward, w.truth, w.prompts, N_BEST, n_values,
-                                          value, NULL));
-            for (int k = 0; k < N_BEST; k++)
-                best[kind][k][seed] = value[k];
-            prefopt_reward_destroy(reward);
-            prefopt_policy_destroy(policy);
-        }
-        CALL(prefopt_report_best_of_n(uniform, w.truth, w.truth, w.prompts, N_BEST, n_values, value,
-                                      NULL));
-        for (int k = 0; k < N_BEST; k++)
-            best[N_KINDS][k][seed] = value[k];
-        prefopt_policy_destroy(uniform);
-        prefopt_dataset_destroy(held_out);
-        prefopt_dataset_destroy(pairs);
-        world_destroy(&w);
+        measure(seed);
         progress_line("seeds", seed + 1, N_SEEDS);
     }
 
