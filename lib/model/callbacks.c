@@ -14,6 +14,14 @@ int32_t pf_callback_status(int32_t status, const char *owner, const char *entry)
                    owner, entry, status);
 }
 
+int64_t pf_extras_keeps(const pf_policy_extras *extras, void *payload, const prefopt_sequences *in)
+{
+    if (extras == NULL || extras->keeps == NULL || in->n == 0)
+        return in->n;
+    int64_t n = extras->keeps(payload, in);
+    return n < 1 ? 1 : n < in->n ? n : in->n;
+}
+
 int32_t pf_parameters_check(const prefopt_parameters *parameters, const char *owner)
 {
     if (parameters->dtype != PREFOPT_F64 && parameters->dtype != PREFOPT_F32)

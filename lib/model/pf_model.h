@@ -51,14 +51,21 @@ enum pf_score_class {
     PF_SCORES_LINEAR = 2 /* differences are linear in the parameters */
 };
 
+/* What the library's own kinds can tell beyond their public callbacks. Each entry may be NULL. */
+typedef struct pf_policy_extras {
+    /* See pf_policy_keeps; in->n >= 1. */
+    int64_t (*keeps)(void *payload, const prefopt_sequences *in);
+} pf_policy_extras;
+
 struct prefopt_policy {
     prefopt_context *context;
     _Atomic int64_t references;
     prefopt_policy_callbacks callbacks;
     void *payload;
-    bool builtin;        /* its callbacks write the error text themselves */
-    bool has_space;      /* space is known */
-    int32_t score_class; /* pf_score_class */
+    bool builtin;                   /* its callbacks write the error text themselves */
+    bool has_space;                 /* space is known */
+    int32_t score_class;            /* pf_score_class */
+    const pf_policy_extras *extras; /* NULL: none; clones have the same */
     prefopt_space space;
 };
 
@@ -79,7 +86,15 @@ int32_t pf_policy_logprobs(const prefopt_policy *policy, const prefopt_sequences
 int32_t pf_policy_next_logprobs(const prefopt_policy *policy, const prefopt_sequences *in,
                                 double *next_logp);
 
+/* How many sequences of a checked view, from the first on, one logprobs call followed by one
+ * backward call can take within the context's byte budget without computing anything twice: in->n,
+ * or less but at least 1. */
+int64_t pf_policy_keeps(const prefopt_policy *policy, const prefopt_sequences *in);
+
 /* ---- shared by policy and reward (callbacks.c) */
+
+/* The answer of extras (may be NULL), kept between 1 and in->n. */
+int64_t pf_extras_keeps(const pf_policy_extras *extras, void *payload, const prefopt_sequences *in);
 
 /* Status of a callback of the caller's own, as the library passes it on. owner: "policy". */
 int32_t pf_callback_status(int32_t status, const char *owner, const char *entry);

@@ -87,6 +87,7 @@ int32_t pf_policy_clone(prefopt_policy **out, const prefopt_policy *policy)
                             &policy->callbacks, NULL));
     copy->builtin = policy->builtin;
     copy->score_class = policy->score_class;
+    copy->extras = policy->extras;
     int32_t status =
         answered(policy, policy->callbacks.clone(policy->payload, &copy->payload), "clone");
     if (status != PREFOPT_OK) {
@@ -233,6 +234,11 @@ int32_t prefopt_policy_next_logprobs(prefopt_policy *policy, const prefopt_seque
 }
 
 /* ---------------------------------------------------------------- training */
+
+int64_t pf_policy_keeps(const prefopt_policy *policy, const prefopt_sequences *in)
+{
+    return pf_extras_keeps(policy->extras, policy->payload, in);
+}
 
 int32_t prefopt_policy_backward(prefopt_policy *policy, const prefopt_sequences *in,
                                 const double *grad_sequence_logp)

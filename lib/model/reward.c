@@ -80,6 +80,11 @@ int32_t pf_reward_scores(const prefopt_reward *reward, const prefopt_sequences *
     return PREFOPT_OK;
 }
 
+int64_t pf_reward_keeps(const prefopt_reward *reward, const prefopt_sequences *in)
+{
+    return pf_extras_keeps(reward->extras, reward->payload, in);
+}
+
 /* The callback may fail half-way, so it writes to scratch. */
 int32_t prefopt_reward_scores(prefopt_reward *reward, const prefopt_sequences *in, double *score)
 {

@@ -60,6 +60,13 @@ static int32_t implicit_updated(void *payload)
     return prefopt_policy_updated(((implicit *)payload)->policy);
 }
 
+static int64_t implicit_keeps(void *payload, const prefopt_sequences *in)
+{
+    return pf_policy_keeps(((implicit *)payload)->policy, in);
+}
+
+static const pf_policy_extras implicit_extras = {.keeps = implicit_keeps};
+
 static void implicit_destroy(void *payload)
 {
     implicit *m = payload;
@@ -88,11 +95,13 @@ static int32_t create(prefopt_reward **out, prefopt_policy *policy, prefopt_refe
         .updated = implicit_updated,
     };
     int32_t status = pf_reward_create(out, policy->context, &callbacks, m);
-    if (status != PREFOPT_OK)
+    if (status != PREFOPT_OK) {
         implicit_destroy(m);
-    else
-        (*out)->score_class = policy->score_class;
-    return status;
+        return status;
+    }
+    (*out)->score_class = policy->score_class;
+    (*out)->extras = &implicit_extras;
+    return PREFOPT_OK;
 }
 
 int32_t prefopt_reward_create_implicit(prefopt_reward **out, prefopt_policy *policy,
