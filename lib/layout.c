@@ -238,6 +238,23 @@ static const entry entries[] = {
     FIELD(prefopt_reward_callbacks, updated)
 
     /* end of model */
+    STRUCT(prefopt_transformer_config)
+    FIELD(prefopt_transformer_config, struct_size)
+    FIELD(prefopt_transformer_config, architecture)
+    FIELD(prefopt_transformer_config, activation)
+    FIELD(prefopt_transformer_config, parallel_residual)
+    FIELD(prefopt_transformer_config, tied)
+    FIELD(prefopt_transformer_config, eos)
+    FIELD(prefopt_transformer_config, vocab)
+    FIELD(prefopt_transformer_config, n_layers)
+    FIELD(prefopt_transformer_config, width)
+    FIELD(prefopt_transformer_config, n_heads)
+    FIELD(prefopt_transformer_config, ff_width)
+    FIELD(prefopt_transformer_config, max_positions)
+    FIELD(prefopt_transformer_config, rotary_fraction)
+    FIELD(prefopt_transformer_config, rotary_base)
+    FIELD(prefopt_transformer_config, norm_epsilon)
+    FIELD(prefopt_transformer_config, init_scale)
 
     /* ---- online */
     STRUCT(prefopt_sampler_options)

@@ -69,6 +69,10 @@ prefopt_row: u32 struct_size, i32 kind, i64 n_completions, ptr prompt, i64 promp
 prefopt_columns: u32 struct_size, u32 reserved, i64 n_rows, i64 n_sequences, ptr first, ptr
     kind, ptr weight, ptr label, ptr margin, ptr logp, ptr sampler_logp, ptr score, ptr ref_logp
 prefopt_space: u32 struct_size, i32 eos, i64 vocab, i64 horizon
+prefopt_transformer_config: u32 struct_size, i32 architecture, i32 activation, i32
+    parallel_residual, i32 tied, i32 eos, i64 vocab, i64 n_layers, i64 width, i64 n_heads, i64
+    ff_width, i64 max_positions, f64 rotary_fraction, f64 rotary_base, f64 norm_epsilon, f64
+    init_scale
 prefopt_parameters: u32 struct_size, i32 dtype, i64 n, ptr value, ptr grad
 prefopt_policy_callbacks: u32 struct_size, u32 reserved, ptr logprobs, ptr backward, ptr
     next_logprobs, ptr parameters, ptr clone, ptr destroy, ptr updated
@@ -183,6 +187,7 @@ i32 prefopt_tokenizer_decode ptr ptr i64 ptr i64 ptr
 i32 prefopt_tokenizer_token ptr str i64 ptr
 str prefopt_tokenizer_text ptr i32 ptr
 i32 prefopt_tokenizer_is_special ptr i32
+i32 prefopt_transformer_config_init ptr u32
 i32 prefopt_policy_create_custom ptr ptr ptr ptr ptr
 i32 prefopt_policy_create_tabular ptr ptr ptr ptr
 i32 prefopt_policy_set_logprobs ptr ptr ptr
@@ -317,6 +322,11 @@ PREFOPT_COLUMN_SCORE 2
 PREFOPT_COLUMN_REF_LOGP 3
 PREFOPT_F64 0
 PREFOPT_F32 1
+PREFOPT_F16 2
+PREFOPT_BF16 3
+PREFOPT_GPT_NEOX 0
+PREFOPT_GELU 0
+PREFOPT_GELU_TANH 1
 PREFOPT_PAIR_TOP_BOTTOM 0
 PREFOPT_PAIR_BEST_AGAINST_EACH 1
 PREFOPT_PAIR_ALL 2

@@ -37,7 +37,12 @@ typedef struct prefopt_space {
 } prefopt_space;
 
 /* Where a model's parameters and gradients lie: n numbers each, of one type. */
-enum prefopt_dtype { PREFOPT_F64 = 0, PREFOPT_F32 = 1 };
+enum prefopt_dtype {
+    PREFOPT_F64 = 0,
+    PREFOPT_F32 = 1,
+    PREFOPT_F16 = 2, /* IEEE half, in files alone */
+    PREFOPT_BF16 = 3 /* bfloat16, in files alone */
+};
 typedef struct prefopt_parameters {
     uint32_t struct_size;
     int32_t dtype; /* prefopt_dtype */

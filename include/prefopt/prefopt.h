@@ -8,6 +8,7 @@
 #include "data.h"
 #include "tokenizer.h"
 #include "model.h"
+#include "transformer.h"
 #include "online.h"
 #include "strengths.h"
 #include "train.h"

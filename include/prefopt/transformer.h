@@ -1,0 +1,66 @@
+/* prefopt/transformer.h: language models: a transformer as policy or reward model, and its
+ * checkpoints.
+ *
+ *     prefopt_policy *policy;
+ *     prefopt_policy_load(&policy, context, "pythia-70m");    a folder in Hugging Face's layout
+ *     prefopt_policy_logprobs(policy, &sequences, sequence_logp, NULL);
+ *     prefopt_reward *reward;
+ *     prefopt_reward_from_policy(&reward, policy);            softmax off, a linear head on
+ *     prefopt_policy_save(policy, "tuned");
+ *
+ * A transformer stands behind the same dispatch table as every other policy. Its parameters are
+ * float32, in one array, its gradients in another; prefopt_policy_tensor names their parts.
+ *
+ * How it computes: the sequences of a call are laid end to end without padding, and a prompt that
+ * several of them share is computed once, forward and backward. What a call needs beyond the
+ * parameters is held within the context's byte_budget (one sequence's part at the least): larger
+ * batches are worked through in parts. Once a policy has been trained (its gradient was asked for),
+ * a logprobs call whose batch fits the budget keeps what it computed, and a backward call for the
+ * same sequences, before the parameters change, goes on from there. */
+#ifndef PREFOPT_TRANSFORMER_H
+#define PREFOPT_TRANSFORMER_H
+
+#include "model.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* GPT-NeoX (Black et al., arXiv 2204.06745; the Pythia models, Biderman et al., arXiv 2304.01373):
+ *     x <- x + attention(norm1(x)) + mlp(norm2(x))            parallel residual, or
+ *     x <- x + attention(norm1(x)); x <- x + mlp(norm2(x))    sequential
+ * with rotary positions on a part of each head, and layer norms with bias. */
+enum prefopt_architecture { PREFOPT_GPT_NEOX = 0 };
+
+/* PREFOPT_GELU: x Phi(x). PREFOPT_GELU_TANH: x (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3))) / 2. */
+enum prefopt_activation { PREFOPT_GELU = 0, PREFOPT_GELU_TANH = 1 };
+
+typedef struct prefopt_transformer_config {
+    uint32_t struct_size;
+    int32_t architecture;      /* prefopt_architecture; default GPT_NEOX */
+    int32_t activation;        /* prefopt_activation; default GELU */
+    int32_t parallel_residual; /* 1 (default) or 0 */
+    int32_t tied;              /* 1: the output matrix is the embedding; default 0 */
+    int32_t eos;               /* token that ends a completion; -1: none; default 0 */
+    int64_t vocab;             /* 1 .. 2^31 - 1; default 50,304 */
+    int64_t n_layers;          /* 1 .. 1,000; default 6 */
+    int64_t width;             /* a multiple of n_heads; default 512 */
+    int64_t n_heads;           /* default 8 */
+    int64_t ff_width;          /* of the MLP's inner layer; default 2,048 */
+    int64_t max_positions;     /* tokens of the longest sequence; default 2,048 */
+    double rotary_fraction;    /* of a head's dimensions that turn, in [0, 1]: 2 floor(fraction *
+                                  width / n_heads / 2) of them; default 0.25 */
+    double rotary_base;        /* > 1; default 10,000 */
+    double norm_epsilon;       /* > 0; default 1e-5 */
+    double init_scale;         /* standard deviation of fresh weights, >= 0; default 0.02 */
+} prefopt_transformer_config;
+
+/* Fills config with the defaults (the shape of Pythia-70m). Errors: ARGUMENT (NULL), VERSION.
+ * Thread-safe. Since 0.1. */
+PREFOPT_API int32_t prefopt_transformer_config_init(prefopt_transformer_config *config,
+                                                    uint32_t struct_size);
+
+#ifdef __cplusplus
+}
+#endif
+#endif
