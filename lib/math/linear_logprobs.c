@@ -21,7 +21,7 @@
 #include <math.h>
 #include <stdatomic.h>
 
-#include "loss/pf_logits.h"
+#include "math/pf_logits.h"
 #include "math/pf_gemm.h"
 #include "math/pf_rows.h"
 #include "prefopt/logits.h"

@@ -8,7 +8,7 @@
 #include <limits.h>
 #include <math.h>
 
-#include "loss/pf_logits.h"
+#include "math/pf_logits.h"
 #include "math/pf_rows.h"
 #include "prefopt/logits.h"
 
