@@ -96,6 +96,8 @@ int32_t pf_rows_create(pf_rows **out, prefopt_context *context, const prefopt_da
 void pf_rows_destroy(pf_rows *rows);
 /* Other weights than the dataset's, n of them; *total: their sum. ARGUMENT when it is not > 0. */
 int32_t pf_rows_set_weights(pf_rows *rows, const double *weight, double *total);
+/* The most sequences that a step's `batch` rows can have. MEMORY when that overflows. */
+int32_t pf_rows_max_slots(const pf_rows *rows, int64_t batch, int64_t *slots);
 /* Distinct sequence i as text, shortened: "prompt [7], completion [1 2]". */
 enum { PF_SEQUENCE_TEXT = 128 };
 const char *pf_rows_text(const pf_rows *rows, int64_t distinct, char text[PF_SEQUENCE_TEXT]);

@@ -7,14 +7,10 @@
 int32_t pf_ranking_batch_init(pf_ranking_batch *r, prefopt_context *context, const pf_rows *rows,
                               int64_t batch, bool references)
 {
-    int64_t slots;
+    int64_t slots = 0;
     memset(r, 0, sizeof *r);
     r->context = context;
-    if (!pf_mul(batch, rows->max_row, &slots))
-        return pf_fail(PREFOPT_ERR_MEMORY, "a size overflows: a batch of %lld rows",
-                       (long long)batch);
-    if (slots > rows->n_slots)
-        slots = rows->n_slots;
+    PF_TRY(pf_rows_max_slots(rows, batch, &slots));
     r->offsets = pf_alloc(context, batch + 1, sizeof *r->offsets);
     r->weight = pf_alloc(context, batch, sizeof *r->weight);
     r->each = pf_alloc(context, batch, sizeof *r->each);

@@ -78,6 +78,17 @@ int32_t pf_rows_set_weights(pf_rows *rows, const double *weight, double *total)
     return PREFOPT_OK;
 }
 
+int32_t pf_rows_max_slots(const pf_rows *rows, int64_t batch, int64_t *slots)
+{
+    if (!pf_mul(batch, rows->max_row, slots))
+        return pf_fail(PREFOPT_ERR_MEMORY, "a size overflows: a batch of %lld rows",
+                       (long long)batch);
+    /* A batch may go from one epoch into the next and so have a row twice. */
+    if (*slots / 2 > rows->n_slots)
+        *slots = 2 * rows->n_slots;
+    return PREFOPT_OK;
+}
+
 int32_t pf_rows_create(pf_rows **out, prefopt_context *context, const prefopt_dataset *data)
 {
     prefopt_columns columns = {.struct_size = sizeof columns};
