@@ -11,6 +11,10 @@
  * or go; a model scores each distinct sequence of a batch once, however many rows it is in. The
  * trainer itself allocates nothing from step to step (models, samplers and rankers may).
  *
+ * Where a policy (or the reward on it) keeps what its backward pass needs within the context's byte
+ * budget, and that is less than a batch, a step goes through the batch in parts of whole rows and
+ * takes their weighted mean: the same step but for rounding.
+ *
  * A trainer must be used by one thread at a time, and its model by nothing else meanwhile. What it
  * computes depends on data, options and its number of steps alone: run(10) twice is run(20), bit
  * for bit, with any number of threads.

@@ -100,7 +100,7 @@ static int32_t create(prefopt_reward **out, prefopt_policy *policy, prefopt_refe
         return status;
     }
     (*out)->score_class = policy->score_class;
-    (*out)->extras = &implicit_extras;
+    (*out)->extras = policy->extras != NULL ? &implicit_extras : NULL;
     return PREFOPT_OK;
 }
 

@@ -174,6 +174,8 @@ static int32_t fill(prefopt_trainer *trainer, const prefopt_reference *reference
     } else {
         PF_TRY(pf_dpo_pairs(&state->pairs, context, trainer->batches.batch, state->dpo.variant));
     }
+    trainer->coupled =
+        state->dpo.variant == PREFOPT_DPO_AOT || state->dpo.variant == PREFOPT_DPO_AOT_UNPAIRED;
     if (trainer->options.score_ridge > 0) {
         state->work = pf_alloc(context, 2 * rows->n_groups, sizeof *state->work);
         if (state->work == NULL)

@@ -99,7 +99,7 @@ static int32_t learn(prefopt_trainer *trainer, const prefopt_dataset *pairs,
     }
     stats->loss = out.mean;
     pf_pair_batch_stats(&state->pairs, &scores, state->dpo.beta, stats);
-    return prefopt_policy_backward(trainer->model.policy, &in, state->grad);
+    return pf_trained_backward(&trainer->model, &in, state->grad);
 }
 
 static int32_t evaluate(prefopt_trainer *trainer, bool with_grad, prefopt_progress *stats)

@@ -64,7 +64,7 @@ static int32_t evaluate_samples(prefopt_trainer *trainer, const prefopt_dataset 
     stats->reward = 0;
     for (int64_t i = 0; i < in.n; i++)
         stats->reward += state->reward[i] / (double)in.n;
-    return prefopt_policy_backward(trainer->model.policy, &in, state->grad);
+    return pf_trained_backward(&trainer->model, &in, state->grad);
 }
 
 static int32_t evaluate(prefopt_trainer *trainer, bool with_grad, prefopt_progress *stats)

@@ -64,8 +64,14 @@ bool pf_trained_has_backward(const pf_trained *model);
 int32_t pf_trained_class(const pf_trained *model); /* pf_score_class */
 /* n scores, of a checked view; on failure the array holds anything. */
 int32_t pf_trained_scores(const pf_trained *model, const prefopt_sequences *in, double *score);
+/* In parts that the model keeps (pf_trained_keeps), where it keeps less than all. */
 int32_t pf_trained_backward(const pf_trained *model, const prefopt_sequences *in,
                             const double *grad_score);
+/* Whether the model can say how much it keeps between scores and backward; and how many sequences
+ * of a view (n >= 1), from the first on, a part of it should have: what the model keeps, but less
+ * where that spares cutting a run of sequences with one prompt that would fit whole. */
+bool pf_trained_splits(const pf_trained *model);
+int64_t pf_trained_keeps(const pf_trained *model, const prefopt_sequences *in);
 int32_t pf_trained_parameters(const pf_trained *model, prefopt_parameters *out);
 int32_t pf_trained_updated(const pf_trained *model);
 int32_t pf_trained_zero_grad(const pf_trained *model);
@@ -121,6 +127,24 @@ static inline int64_t pf_batch_distinct(const pf_batch *batch, int64_t i)
     return batch->distinct == NULL ? i : batch->distinct[i];
 }
 
+/* ---- chosen rows with their distinct sequences, in order of first appearance (gather.c) */
+typedef struct pf_gather {
+    prefopt_context *context; /* borrowed */
+    const pf_rows *rows;      /* borrowed */
+    int64_t *stamp;           /* n_distinct: index in the last gathering, where seen[] says so */
+    int64_t *seen;            /* n_distinct: the gathering that wrote stamp */
+    int64_t gathering;
+    int64_t *distinct, *slot, *offsets, *prompt_len; /* of the last gathering */
+    int32_t *tokens;
+} pf_gather;
+
+/* Room for any `capacity` rows. On failure nothing is kept. */
+int32_t pf_gather_init(pf_gather *gather, prefopt_context *context, const pf_rows *rows,
+                       int64_t capacity);
+void pf_gather_clear(pf_gather *gather);
+/* *out borrows `chosen` and the gather's arrays until the next gathering. */
+void pf_gather_rows(pf_gather *gather, const int64_t *chosen, int64_t n_chosen, pf_batch *out);
+
 /* ---- which rows a step takes (batches.c): position p of an endless sequence of shuffled epochs is
  * taken by step p / batch, so that a step is known by its number alone. */
 typedef struct pf_batches {
@@ -131,11 +155,7 @@ typedef struct pf_batches {
     int64_t epoch;   /* of `order`; -1: none yet */
     int64_t *order;  /* n */
     int64_t *chosen; /* batch: the rows of the step */
-    int64_t *stamp;  /* n_distinct: index in the gathered batch, where seen[] says so */
-    int64_t *seen;   /* n_distinct: the gathering that wrote stamp */
-    int64_t gathering;
-    int64_t *distinct, *slot, *offsets, *prompt_len; /* of the gathered batch */
-    int32_t *tokens;
+    pf_gather gather;
 } pf_batches;
 
 /* On failure nothing is kept. */
@@ -146,6 +166,18 @@ void pf_batches_all(const pf_batches *batches, pf_batch *out);
 void pf_batches_take(pf_batches *batches, int64_t step, pf_batch *out);
 /* First part of the stream of the permutations. */
 #define PF_STREAM_BATCHES UINT64_C(0x6261746368)
+
+/* ---- a batch in parts that the model keeps (parts.c) */
+typedef struct pf_parts {
+    pf_gather gather;
+    int64_t *rows; /* of the part; NULL: the batch is never split */
+} pf_parts;
+
+int32_t pf_parts_init(pf_parts *parts, prefopt_context *context, const pf_rows *rows,
+                      int64_t capacity);
+void pf_parts_clear(pf_parts *parts);
+/* The objective's evaluate with gradient, part by part where the model does not keep the batch. */
+int32_t pf_parts_evaluate(prefopt_trainer *trainer, prefopt_progress *stats);
 
 /* ---- the trainer (trainer.c, loop.c, fit.c) */
 
@@ -180,7 +212,11 @@ struct prefopt_trainer {
     double extra_low;         /* its least value */
     bool has_extra;
     bool no_step;
-    int64_t step;               /* taken since the trainer was made */
+    bool coupled; /* the loss is no mean over rows: evaluated whole, however large */
+    pf_parts parts;
+    double share;   /* of the batch's weight that the part at hand has: 1 when it is the batch */
+    double counted; /* the weight that its accuracy and margin are means over */
+    int64_t step;   /* taken since the trainer was made */
     double *score, *grad_score; /* the largest batch's distinct sequences, or n_distinct */
 };
 
@@ -197,7 +233,7 @@ int32_t pf_trainer_ready(prefopt_trainer *trainer);
 
 /* Scores of the batch's distinct sequences into trainer->score; failures name the row. */
 int32_t pf_trainer_scores(prefopt_trainer *trainer);
-/* Takes trainer->grad_score back to the parameters. */
+/* Takes trainer->grad_score, times trainer->share, back to the parameters. */
 int32_t pf_trainer_backward(prefopt_trainer *trainer);
 /* evaluate, and the ridge on the parameters. Gradients are cleared first. */
 int32_t pf_trainer_evaluate(prefopt_trainer *trainer, bool with_grad, prefopt_progress *stats);

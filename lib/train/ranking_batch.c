@@ -33,10 +33,11 @@ void pf_ranking_batch_clear(pf_ranking_batch *r)
 }
 
 /* As with pairs, over neighbours in each ranking. */
-static void statistics(const pf_ranking_batch *r, int64_t n, double scale, prefopt_progress *stats)
+static void statistics(const pf_ranking_batch *r, prefopt_trainer *trainer, double scale,
+                       prefopt_progress *stats)
 {
     double total = 0, right = 0, margin = 0;
-    for (int64_t k = 0; k < n; k++)
+    for (int64_t k = 0; k < trainer->batch.n; k++)
         for (int64_t i = r->offsets[k]; i + 1 < r->offsets[k + 1] && r->weight[k] > 0; i++) {
             double d = r->score[i] - r->score[i + 1];
             if (r->ref != NULL)
@@ -49,6 +50,7 @@ static void statistics(const pf_ranking_batch *r, int64_t n, double scale, prefo
         stats->accuracy = right / total;
         stats->margin = margin / total;
     }
+    trainer->counted = total;
 }
 
 int32_t pf_ranking_batch_evaluate(pf_ranking_batch *r, prefopt_trainer *trainer, const double *ref,
@@ -87,6 +89,6 @@ int32_t pf_ranking_batch_evaluate(pf_ranking_batch *r, prefopt_trainer *trainer,
     for (int64_t s = 0; s < slot; s++)
         trainer->grad_score[batch->slot[s]] += r->grad[s];
     stats->loss = out.mean;
-    statistics(r, batch->n, beta, stats);
+    statistics(r, trainer, beta, stats);
     return PREFOPT_OK;
 }

@@ -14,12 +14,64 @@ int32_t pf_trained_scores(const pf_trained *model, const prefopt_sequences *in, 
     return pf_reward_scores(model->reward, in, score);
 }
 
-int32_t pf_trained_backward(const pf_trained *model, const prefopt_sequences *in,
-                            const double *grad_score)
+static int32_t backward(const pf_trained *model, const prefopt_sequences *in,
+                        const double *grad_score)
 {
     if (model->policy != NULL)
         return prefopt_policy_backward(model->policy, in, grad_score);
     return prefopt_reward_backward(model->reward, in, grad_score);
+}
+
+int32_t pf_trained_backward(const pf_trained *model, const prefopt_sequences *in,
+                            const double *grad_score)
+{
+    if (!pf_trained_splits(model))
+        return backward(model, in, grad_score);
+    /* Before the first part has added its gradient. */
+    PF_TRY(pf_gradients_check(grad_score, in->n, "grad_score"));
+    for (int64_t first = 0; first < in->n;) {
+        prefopt_sequences part = pf_sequences_part(in, first, in->n - first);
+        part.n = pf_trained_keeps(model, &part);
+        PF_TRY(backward(model, &part, grad_score + first));
+        first += part.n;
+    }
+    return PREFOPT_OK;
+}
+
+bool pf_trained_splits(const pf_trained *model)
+{
+    const pf_policy_extras *extras =
+        model->policy != NULL ? model->policy->extras : model->reward->extras;
+    return extras != NULL && extras->keeps != NULL;
+}
+
+static int64_t keeps(const pf_trained *model, const prefopt_sequences *in)
+{
+    return model->policy != NULL ? pf_policy_keeps(model->policy, in)
+                                 : pf_reward_keeps(model->reward, in);
+}
+
+/* Whether sequences i and i + 1 share a prompt that costs something to compute. */
+static bool share_prompt(const prefopt_sequences *in, int64_t i)
+{
+    int64_t n = in->prompt_len[i];
+    return n > 0 && n == in->prompt_len[i + 1] &&
+           memcmp(pf_sequence_tokens(in, i), pf_sequence_tokens(in, i + 1),
+                  (size_t)n * sizeof *in->tokens) == 0;
+}
+
+int64_t pf_trained_keeps(const pf_trained *model, const prefopt_sequences *in)
+{
+    int64_t n = keeps(model, in);
+    if (n >= in->n || !share_prompt(in, n - 1))
+        return n;
+    int64_t low = n - 1, high = n + 1;
+    while (low > 0 && share_prompt(in, low - 1))
+        low--;
+    while (high < in->n && share_prompt(in, high - 1))
+        high++;
+    prefopt_sequences run = pf_sequences_part(in, low, high - low);
+    return low > 0 && keeps(model, &run) == run.n ? low : n;
 }
 
 int32_t pf_trained_parameters(const pf_trained *model, prefopt_parameters *out)

@@ -35,6 +35,7 @@ int32_t pf_trainer_new(prefopt_trainer **out, const pf_objective *objective, siz
     trainer->options = own;
     trainer->objective = objective;
     trainer->model = model;
+    trainer->share = 1;
     if (model.policy != NULL)
         pf_policy_retain(model.policy);
     if (model.reward != NULL)
@@ -53,6 +54,7 @@ void prefopt_trainer_destroy(prefopt_trainer *trainer)
     if (trainer->objective->destroy != NULL)
         trainer->objective->destroy(trainer);
     pf_free(context, trainer->state);
+    pf_parts_clear(&trainer->parts);
     pf_batches_clear(&trainer->batches);
     pf_rows_destroy(trainer->rows);
     pf_optimiser_clear(&trainer->optimiser);
@@ -92,6 +94,10 @@ int32_t pf_trainer_ready(prefopt_trainer *trainer)
         status = pf_fail(PREFOPT_ERR_UNSUPPORTED, "the model has no backward");
     if (status != PREFOPT_OK)
         return pf_fail_in(status, "%s", trainer->objective->name);
+    trainer->coupled |= trainer->options.score_ridge > 0;
+    if (trainer->rows != NULL && !trainer->coupled && pf_trained_splits(&trainer->model))
+        PF_TRY(pf_parts_init(&trainer->parts, trainer->context, trainer->rows,
+                             trainer->batches.batch));
     PF_TRY(pf_optimiser_add(&trainer->optimiser, &parameters));
     if (!trainer->has_extra)
         return PREFOPT_OK;
@@ -144,6 +150,8 @@ int32_t pf_trainer_scores(prefopt_trainer *trainer)
 
 int32_t pf_trainer_backward(prefopt_trainer *trainer)
 {
+    for (int64_t i = 0; i < trainer->batch.sequences.n && trainer->share != 1; i++)
+        trainer->grad_score[i] *= trainer->share;
     return pf_trained_backward(&trainer->model, &trainer->batch.sequences, trainer->grad_score);
 }
 
@@ -160,7 +168,8 @@ int32_t pf_trainer_evaluate(prefopt_trainer *trainer, bool with_grad, prefopt_pr
     trainer->extra_grad = 0;
     if (with_grad)
         PF_TRY(pf_trained_zero_grad(&trainer->model));
-    PF_TRY(trainer->objective->evaluate(trainer, with_grad, stats));
+    PF_TRY(with_grad ? pf_parts_evaluate(trainer, stats)
+                     : trainer->objective->evaluate(trainer, false, stats));
     if (trainer->options.ridge > 0 && !trainer->no_step)
         stats->loss += pf_optimiser_ridge(
             &trainer->optimiser, trainer->options.ridge / trainer->total_weight, with_grad);

@@ -1,0 +1,619 @@
+/* Batches in parts that the model keeps: the same as unsplit for every objective, nothing computed
+ * twice, prompts not cut without need. */
+#include "model/pf_reward.h"
+#include "train/pf_train.h"
+#include "train_test.h"
+
+/* ---- a policy that keeps the activations of `keeps` sequences and watches what it is asked for */
+
+static struct {
+    prefopt_policy_callbacks own; /* of the policy behind */
+    int64_t keeps, asked;
+    int64_t scored, backward, calls; /* sequences, sequences, backward calls */
+    int64_t largest;                 /* most sequences of a backward call */
+    int64_t again;                   /* backward calls for other sequences than were scored last */
+    int64_t cut; /* parts that begin inside a run of sequences with one prompt */
+    uint64_t last;
+    int32_t last_prompt;
+} spy;
+
+static uint64_t hash_of(const prefopt_sequences *in)
+{
+    uint64_t hash = PF_HASH_START;
+    for (int64_t i = 0; i < in->n; i++) {
+        uint64_t one =
+            pf_sequence_hash(pf_sequence_tokens(in, i), pf_sequence_len(in, i), in->prompt_len[i]);
+        hash = pf_hash(hash, &one, sizeof one);
+    }
+    return hash;
+}
+
+static int64_t spy_keeps(void *payload, const prefopt_sequences *in)
+{
+    (void)payload;
+    ck_assert_int_ge(in->n, 1);
+    spy.asked++;
+    return spy.keeps;
+}
+
+static int32_t spy_logprobs(void *payload, const prefopt_sequences *in, double *sequence_logp,
+                            double *token_logp)
+{
+    spy.scored += in->n;
+    spy.last = hash_of(in);
+    return spy.own.logprobs(payload, in, sequence_logp, token_logp);
+}
+
+static int32_t spy_backward(void *payload, const prefopt_sequences *in, const double *grad)
+{
+    spy.calls++;
+    spy.backward += in->n;
+    spy.largest = in->n > spy.largest ? in->n : spy.largest;
+    spy.again += hash_of(in) != spy.last;
+    spy.cut += *pf_sequence_tokens(in, 0) == spy.last_prompt;
+    spy.last_prompt = *pf_sequence_tokens(in, in->n - 1);
+    return spy.own.backward(payload, in, grad);
+}
+
+static const pf_policy_extras spy_extras = {.keeps = spy_keeps};
+
+/* keeps = 0: cannot tell, as other kinds. */
+static void watch(prefopt_policy *policy, int64_t keeps)
+{
+    memset(&spy, 0, sizeof spy);
+    spy.own = policy->callbacks;
+    spy.keeps = keeps;
+    policy->callbacks.logprobs = spy_logprobs;
+    policy->callbacks.backward = spy_backward;
+    policy->extras = keeps > 0 ? &spy_extras : NULL;
+}
+
+/* ---- every objective */
+
+typedef struct {
+    world w;
+    prefopt_reference *reference;
+    prefopt_reward *judge; /* of samples */
+    prefopt_dataset *pairs, *margined, *rankings, *completions, *ties;
+} setting;
+
+static prefopt_dataset *with_margins(const world *w)
+{
+    prefopt_dataset *pairs;
+    OK(prefopt_dataset_create(&pairs, w->context));
+    for (int64_t i = 0; i < 8; i++)
+        add_pair(w, pairs, i % w->n_prompts, i % 4, 5 + i % 3, i == 2 ? 0 : 1 + 0.1 * (double)i, 1,
+                 0.1 * (double)(i % 3));
+    return pairs;
+}
+
+static prefopt_dataset *ties_of(const world *w)
+{
+    static const double labels[] = {1, 0.5, 0, 1, 0.5, 1, 1};
+    prefopt_dataset *pairs;
+    OK(prefopt_dataset_create(&pairs, w->context));
+    for (int64_t i = 0; i < 7; i++)
+        add_pair(w, pairs, i % w->n_prompts, i, 8 - i / 2, 1 + 0.2 * (double)i, labels[i], 0);
+    return pairs;
+}
+
+/* Rankings (kind RANKING) or demonstrations (COMPLETIONS) of different lengths. */
+static prefopt_dataset *rows_of(const world *w, int32_t kind)
+{
+    prefopt_dataset *data;
+    OK(prefopt_dataset_create(&data, w->context));
+    for (int64_t i = 0; i < 7; i++) {
+        prefopt_row row = {.struct_size = sizeof row};
+        OK(prefopt_dataset_row(w->all, i % w->n_prompts, &row));
+        row.kind = kind;
+        row.weight = i == 3 ? 0 : 0.5 + uniform(9, (uint64_t)i);
+        const int64_t *at = row.completion_offsets + i;
+        int64_t offsets[5];
+        row.n_completions = 2 + i % 3;
+        for (int64_t j = 0; j <= row.n_completions; j++)
+            offsets[j] = at[j] - at[0];
+        row.completions += at[0];
+        row.completion_offsets = offsets;
+        OK(prefopt_dataset_append(data, &row));
+    }
+    return data;
+}
+
+static setting setting_new(prefopt_context *context)
+{
+    setting s = {.w = world_new(context, 3, 3, 2, -1)};
+    randomise(s.w.policy, 5, 0.7);
+    OK(prefopt_reference_freeze(&s.reference, s.w.policy));
+    s.judge = tabular_reward(&s.w, s.w.all);
+    prefopt_parameters p = {.struct_size = sizeof p};
+    OK(prefopt_reward_parameters(s.judge, &p));
+    for (int64_t k = 0; k < p.n; k++)
+        ((double *)p.value)[k] = uniform(6, (uint64_t)k);
+    OK(prefopt_reward_updated(s.judge));
+    s.pairs = random_pairs(&s.w, 3, 4);
+    s.margined = with_margins(&s.w);
+    s.ties = ties_of(&s.w);
+    s.rankings = rows_of(&s.w, PREFOPT_ROW_RANKING);
+    s.completions = rows_of(&s.w, PREFOPT_ROW_COMPLETIONS);
+    return s;
+}
+
+static void setting_free(setting *s)
+{
+    prefopt_dataset *const data[] = {s->pairs, s->margined, s->rankings, s->completions, s->ties};
+    for (size_t i = 0; i < sizeof data / sizeof *data; i++)
+        prefopt_dataset_destroy(data[i]);
+    prefopt_reference_destroy(s->reference);
+    prefopt_reward_destroy(s->judge);
+    world_free(&s->w);
+}
+
+typedef int32_t make_fn(prefopt_trainer **out, const setting *s, prefopt_policy *policy,
+                        const prefopt_train_options *o);
+
+static prefopt_dpo_options dpo_of(int32_t variant)
+{
+    prefopt_dpo_options dpo;
+    OK(prefopt_dpo_options_init(&dpo, sizeof dpo));
+    dpo.variant = variant;
+    return dpo;
+}
+
+static int32_t make_dpo(prefopt_trainer **out, const setting *s, prefopt_policy *policy,
+                        const prefopt_train_options *o)
+{
+    return prefopt_trainer_create_dpo(out, policy, s->reference, s->pairs, NULL, o);
+}
+
+static int32_t make_margined(prefopt_trainer **out, const setting *s, prefopt_policy *policy,
+                             const prefopt_train_options *o)
+{
+    return prefopt_trainer_create_dpo(out, policy, s->reference, s->margined, NULL, o);
+}
+
+static int32_t make_simpo(prefopt_trainer **out, const setting *s, prefopt_policy *policy,
+                          const prefopt_train_options *o)
+{
+    prefopt_dpo_options dpo = dpo_of(PREFOPT_DPO_SIMPO);
+    return prefopt_trainer_create_dpo(out, policy, NULL, s->pairs, &dpo, o);
+}
+
+static int32_t make_ranked_dpo(prefopt_trainer **out, const setting *s, prefopt_policy *policy,
+                               const prefopt_train_options *o)
+{
+    return prefopt_trainer_create_dpo(out, policy, s->reference, s->rankings, NULL, o);
+}
+
+static int32_t make_mle(prefopt_trainer **out, const setting *s, prefopt_policy *policy,
+                        const prefopt_train_options *o)
+{
+    return prefopt_trainer_create_mle(out, policy, s->completions, o);
+}
+
+static int32_t make_soft_rl(prefopt_trainer **out, const setting *s, prefopt_policy *policy,
+                            const prefopt_train_options *o)
+{
+    return prefopt_trainer_create_soft_rl(out, policy, s->reference, s->judge, s->w.prompts, 0.3,
+                                          o);
+}
+
+/* Bradley-Terry with ties on the policy's implicit reward. */
+static int32_t make_reward(prefopt_trainer **out, const setting *s, prefopt_policy *policy,
+                           const prefopt_train_options *o)
+{
+    prefopt_reward *reward;
+    prefopt_bt_options bt;
+    OK(prefopt_bt_options_init(&bt, sizeof bt));
+    bt.tie_model = PREFOPT_TIE_DAVIDSON;
+    bt.centre = 0.1;
+    OK(prefopt_reward_create_implicit(&reward, policy, s->reference, 0.5));
+    int32_t status = prefopt_trainer_create_reward(out, reward, s->ties, &bt, o);
+    prefopt_reward_destroy(reward);
+    return status;
+}
+
+static int32_t make_ranked_reward(prefopt_trainer **out, const setting *s, prefopt_policy *policy,
+                                  const prefopt_train_options *o)
+{
+    prefopt_reward *reward;
+    OK(prefopt_reward_create_local(&reward, policy));
+    int32_t status = prefopt_trainer_create_reward(out, reward, s->rankings, NULL, o);
+    prefopt_reward_destroy(reward);
+    return status;
+}
+
+static int32_t make_aot(prefopt_trainer **out, const setting *s, prefopt_policy *policy,
+                        const prefopt_train_options *o)
+{
+    prefopt_dpo_options dpo = dpo_of(PREFOPT_DPO_AOT);
+    prefopt_dataset *plain;
+    OK(prefopt_dataset_create(&plain, s->w.context));
+    for (int64_t i = 0; i < 8; i++)
+        add_pair(&s->w, plain, i % s->w.n_prompts, i % 4, 5 + i % 3, 1, 1, 0);
+    int32_t status = prefopt_trainer_create_dpo(out, policy, s->reference, plain, &dpo, o);
+    prefopt_dataset_destroy(plain);
+    return status;
+}
+
+static int32_t make_prior(prefopt_trainer **out, const setting *s, prefopt_policy *policy,
+                          const prefopt_train_options *o)
+{
+    prefopt_train_options own = *o;
+    own.batch = 0;
+    own.score_ridge = 0.4;
+    return make_dpo(out, s, policy, &own);
+}
+
+static int32_t make_policy_gradient(prefopt_trainer **out, const setting *s, prefopt_policy *policy,
+                                    const prefopt_train_options *o)
+{
+    prefopt_pg_options pg;
+    prefopt_sampler_options sampler;
+    OK(prefopt_pg_options_init(&pg, sizeof pg));
+    OK(prefopt_sampler_options_init(&sampler, sizeof sampler));
+    pg.baseline = PREFOPT_BASELINE_GROUP_NORM;
+    pg.beta = 0.2;
+    sampler.n = 4;
+    prefopt_train_options own = *o;
+    own.batch = o->batch > 0 ? 2 : 0;
+    return prefopt_trainer_create_policy_gradient(out, policy, s->reference, s->judge, s->w.prompts,
+                                                  &pg, &sampler, &own);
+}
+
+static int32_t make_online(prefopt_trainer **out, const setting *s, prefopt_policy *policy,
+                           const prefopt_train_options *o)
+{
+    prefopt_sampler_options sampler;
+    OK(prefopt_sampler_options_init(&sampler, sizeof sampler));
+    sampler.n = 6;
+    prefopt_train_options own = *o;
+    own.batch = o->batch > 0 ? 2 : 0;
+    return prefopt_trainer_create_online_dpo(out, policy, s->reference, s->judge, s->w.prompts,
+                                             NULL, &sampler, NULL, &own);
+}
+
+/* by_rows: evaluated part by part, so that nothing is computed twice. */
+static const struct {
+    make_fn *make;
+    const char *name;
+    bool by_rows;
+} objectives[] = {{make_dpo, "dpo", true},
+                  {make_margined, "dpo with margins", true},
+                  {make_simpo, "simpo", true},
+                  {make_ranked_dpo, "dpo on rankings", true},
+                  {make_mle, "mle", true},
+                  {make_soft_rl, "soft rl", true},
+                  {make_reward, "reward with ties", true},
+                  {make_ranked_reward, "reward on rankings", true},
+                  {make_aot, "aot", false},
+                  {make_prior, "dpo with score_ridge", false},
+                  {make_policy_gradient, "policy gradient", false},
+                  {make_online, "online dpo", false}};
+enum { N_OBJECTIVES = sizeof objectives / sizeof *objectives };
+
+/* Three steps from the same start. */
+static void run(const setting *s, size_t objective, int64_t batch, int64_t keeps, double *value,
+                prefopt_progress *last)
+{
+    prefopt_train_options o = train_defaults();
+    o.optimiser = PREFOPT_SGD;
+    o.learning_rate = 0.5;
+    o.batch = batch;
+    o.ridge = 0.1;
+    prefopt_policy *policy = tabular_policy(&s->w);
+    randomise(policy, 8, 0.5);
+    watch(policy, keeps);
+    prefopt_trainer *trainer;
+    OK(objectives[objective].make(&trainer, s, policy, &o));
+    spy.scored = 0; /* of the steps alone */
+    *last = (prefopt_progress){.struct_size = sizeof *last};
+    OK(prefopt_trainer_run(trainer, 3, last));
+    prefopt_parameters p = parameters_of(policy);
+    memcpy(value, p.value, (size_t)p.n * sizeof *value);
+    if (trainer->has_extra)
+        OK(prefopt_trainer_log_tie(trainer, &value[p.n]));
+    prefopt_trainer_destroy(trainer);
+    prefopt_policy_destroy(policy);
+}
+
+static void same_number(double a, double b, const char *field, size_t objective)
+{
+    ck_assert_msg(isnan(a) == isnan(b) && (isnan(a) || close_to(a, b, 1e-12)),
+                  "%s: %s is %.17g, in parts %.17g", objectives[objective].name, field, a, b);
+}
+
+START_TEST(parts_equal_the_whole)
+{
+    prefopt_context *context = test_context(1);
+    setting s = setting_new(context);
+    size_t i = (size_t)_i;
+    for (int64_t batch = 0; batch <= 4; batch += 4) {
+        double whole[64] = {0}, parts[64] = {0};
+        prefopt_progress at, in;
+        int64_t n = parameters_of(s.w.policy).n + 1;
+        ck_assert_int_le(n, 64);
+        run(&s, i, batch, 0, whole, &at);
+        ck_assert_int_eq(spy.calls, 3);
+        int64_t scored = spy.scored;
+        static const int64_t keeps[] = {1, 2, 3, 4, 5, 7, 1000};
+        for (size_t k = 0; k < sizeof keeps / sizeof *keeps; k++) {
+            run(&s, i, batch, keeps[k], parts, &in);
+            ck_assert_int_gt(spy.asked, 0);
+            ck_assert_int_le(spy.largest, keeps[k]);
+            if (keeps[k] < 4)
+                ck_assert_int_gt(spy.calls, 3);
+            if (keeps[k] == 1000) {
+                ck_assert_int_eq(spy.calls, 3);
+                ck_assert_int_eq(spy.scored, scored);
+            }
+            /* Rows here have at most 4 sequences (soft RL: 9), which each part keeps. */
+            if (objectives[i].by_rows && keeps[k] >= (objectives[i].make == make_soft_rl ? 9 : 4))
+                ck_assert_int_eq(spy.again, 0);
+            for (int64_t j = 0; j < n; j++)
+                same_number(whole[j], parts[j], "a parameter", i);
+            same_number(at.loss, in.loss, "loss", i);
+            same_number(at.accuracy, in.accuracy, "accuracy", i);
+            same_number(at.margin, in.margin, "margin", i);
+            same_number(at.kl, in.kl, "kl", i);
+            same_number(at.reward, in.reward, "reward", i);
+            same_number(at.grad_norm, in.grad_norm, "grad_norm", i);
+        }
+    }
+    setting_free(&s);
+    prefopt_context_destroy(context);
+}
+END_TEST
+
+/* A reward model of its own that can tell. */
+START_TEST(rewards_split_too)
+{
+    prefopt_context *context = test_context(1);
+    setting s = setting_new(context);
+    prefopt_parameters p[2] = {{.struct_size = sizeof *p}, {.struct_size = sizeof *p}};
+    prefopt_reward *reward[2];
+    for (int64_t i = 0; i < 2; i++) {
+        prefopt_trainer *trainer;
+        memset(&spy, 0, sizeof spy);
+        spy.keeps = 3;
+        reward[i] = tabular_reward(&s.w, s.w.all);
+        reward[i]->extras = i == 1 ? &spy_extras : NULL;
+        OK(prefopt_trainer_create_reward(&trainer, reward[i], s.pairs, NULL, NULL));
+        OK(prefopt_trainer_run(trainer, 4, NULL));
+        OK(prefopt_reward_parameters(reward[i], &p[i]));
+        ck_assert((spy.asked > 0) == (i == 1));
+        prefopt_trainer_destroy(trainer);
+    }
+    for (int64_t k = 0; k < p[0].n; k++)
+        CLOSE(((double *)p[0].value)[k], ((double *)p[1].value)[k], 1e-12);
+    prefopt_reward_destroy(reward[0]);
+    prefopt_reward_destroy(reward[1]);
+    setting_free(&s);
+    prefopt_context_destroy(context);
+}
+END_TEST
+
+/* Runs of 2, 3, 4, 1 and 9 sequences of one prompt each: no run that fits is cut. */
+START_TEST(prompts_stay_together)
+{
+    enum { RUNS = 5, N = 19 };
+    static const int64_t runs[RUNS] = {2, 3, 4, 1, 9};
+    int32_t tokens[2 * N];
+    int64_t offsets[N + 1] = {0}, prompt_len[N], n = 0;
+    for (int32_t r = 0; r < RUNS; r++)
+        for (int64_t j = 0; j < runs[r]; j++, n++) {
+            tokens[2 * n] = r;
+            tokens[2 * n + 1] = (int32_t)j;
+            prompt_len[n] = 1;
+            offsets[n + 1] = 2 * (n + 1);
+        }
+    ck_assert_int_eq(n, N);
+    prefopt_sequences in = {.struct_size = sizeof in,
+                            .n = N,
+                            .tokens = tokens,
+                            .offsets = offsets,
+                            .prompt_len = prompt_len};
+    prefopt_policy policy = {.extras = &spy_extras};
+    pf_trained model = {.policy = &policy};
+    /* keeps, then the parts. */
+    static const int64_t expected[][8] = {{1, 1, 1, 1, 1, 1, 1, 1},
+                                          {3, 2, 3, 3, 3, 3, 3, 2},
+                                          {4, 2, 3, 4, 4, 4, 2},
+                                          {5, 5, 5, 5, 4},
+                                          {6, 5, 6, 6, 2},
+                                          {9, 9, 1, 9},
+                                          {10, 10, 9},
+                                          {19, 19},
+                                          {50, 19}};
+    for (size_t c = 0; c < sizeof expected / sizeof *expected; c++) {
+        spy.keeps = expected[c][0];
+        int64_t first = 0;
+        for (int64_t k = 1; k < 8 && first < N && expected[c][k] > 0; k++) {
+            prefopt_sequences rest = pf_sequences_part(&in, first, N - first);
+            int64_t part = pf_trained_keeps(&model, &rest);
+            ck_assert_msg(part == expected[c][k], "keeps %lld, from %lld on: a part of %lld",
+                          (long long)spy.keeps, (long long)first, (long long)part);
+            first += part;
+        }
+    }
+    for (int64_t i = 0; i < N; i++) /* nothing is shared where there is no prompt */
+        prompt_len[i] = 0;
+    spy.keeps = 4;
+    ck_assert_int_eq(pf_trained_keeps(&model, &in), 4);
+}
+END_TEST
+
+/* Three pairs of each of four prompts, 8 distinct sequences at most kept: parts end with their prompt. */
+START_TEST(rows_of_a_prompt_stay_together)
+{
+    prefopt_context *context = test_context(1);
+    world w = world_new(context, 4, 3, 2, -1);
+    prefopt_dataset *pairs;
+    OK(prefopt_dataset_create(&pairs, context));
+    for (int64_t i = 0; i < 12; i++)
+        add_pair(&w, pairs, i / 3, 2 * (i % 3), 2 * (i % 3) + 1, 1, 1, 0);
+    prefopt_trainer *trainer;
+    watch(w.policy, 8);
+    prefopt_dpo_options simpo = dpo_of(PREFOPT_DPO_SIMPO);
+    OK(prefopt_trainer_create_dpo(&trainer, w.policy, NULL, pairs, &simpo, NULL));
+    OK(prefopt_trainer_run(trainer, 1, NULL));
+    ck_assert_int_eq(spy.calls, 4); /* not 3: 8 + 8 + 8 would cut two prompts */
+    ck_assert_int_eq(spy.largest, 6);
+    ck_assert_int_eq(spy.cut, 0);
+    ck_assert_int_eq(spy.scored, 24);
+    ck_assert_int_eq(spy.backward, 24);
+    ck_assert_int_eq(spy.again, 0);
+    prefopt_trainer_destroy(trainer);
+    prefopt_dataset_destroy(pairs);
+    world_free(&w);
+    prefopt_context_destroy(context);
+}
+END_TEST
+
+/* A bad row is named by its number in the data, and the step leaves everything as it was. */
+START_TEST(bad_rows_are_named_in_parts)
+{
+    prefopt_context *context = test_context(1);
+    setting s = setting_new(context);
+    double *logp = all_logps(&s.w, s.w.policy);
+    prefopt_sequences all = sequences_of(s.w.all);
+    int64_t per_prompt = s.w.n / s.w.n_prompts;
+    for (int64_t i = 0; i < per_prompt; i++) /* the first prompt: all on completion 0 */
+        logp[i] = i == 0 ? 0 : -INFINITY;
+    OK(prefopt_policy_set_logprobs(s.w.policy, &all, logp));
+    watch(s.w.policy, 2);
+    prefopt_dataset *pairs;
+    OK(prefopt_dataset_create(&pairs, context));
+    for (int64_t i = 0; i < 5; i++)
+        add_pair(&s.w, pairs, i == 3 ? 0 : 1 + i % 2, 2, 0, 1, 1, 0);
+    prefopt_trainer *trainer;
+    OK(prefopt_trainer_create_dpo(&trainer, s.w.policy, s.reference, pairs, NULL, NULL));
+    prefopt_parameters p = parameters_of(s.w.policy);
+    double *before = malloc((size_t)p.n * sizeof *before);
+    memcpy(before, p.value, (size_t)p.n * sizeof *before);
+    FAILS(PREFOPT_ERR_NUMERIC, "row 3", prefopt_trainer_run(trainer, 1, NULL));
+    ck_assert_mem_eq(before, p.value, (size_t)p.n * sizeof *before);
+    ck_assert_int_eq(trainer->batch.n, 5);
+    ck_assert_double_eq(trainer->share, 1);
+    free(before);
+    free(logp);
+    prefopt_trainer_destroy(trainer);
+    prefopt_dataset_destroy(pairs);
+    setting_free(&s);
+    prefopt_context_destroy(context);
+}
+END_TEST
+
+/* ---- memory */
+
+enum { GUARD = 64 };
+
+/* Blocks end with a guard, which release looks at. */
+static void *guarded_allocate(void *payload, uint64_t size, uint64_t alignment)
+{
+    (void)payload, (void)alignment;
+    unsigned char *block = aligned_alloc(GUARD, (size + 3 * GUARD - 1) / GUARD * GUARD);
+    memcpy(block, &size, sizeof size);
+    memset(block + GUARD + size, 0xa5, GUARD);
+    return block + GUARD;
+}
+
+static void guarded_release(void *payload, void *pointer)
+{
+    (void)payload;
+    unsigned char *block = (unsigned char *)pointer - GUARD;
+    uint64_t size;
+    memcpy(&size, block, sizeof size);
+    for (int i = 0; i < GUARD; i++)
+        ck_assert_int_eq(block[GUARD + size + i], 0xa5);
+    free(block);
+}
+
+/* A batch that runs from one epoch into the next may have the longest row twice. */
+START_TEST(a_row_twice_in_a_batch_has_room)
+{
+    prefopt_context_options options;
+    OK(prefopt_context_options_init(&options, sizeof options));
+    options.threads = 1;
+    options.allocate = guarded_allocate;
+    options.release = guarded_release;
+    prefopt_context *context;
+    OK(prefopt_context_create(&context, &options));
+    world w = world_new(context, 1, 4, 2, -1);
+    prefopt_dataset *data;
+    OK(prefopt_dataset_create(&data, context));
+    for (int64_t i = 0; i < 3; i++) {
+        prefopt_row row = {.struct_size = sizeof row};
+        OK(prefopt_dataset_row(w.all, 0, &row));
+        row.kind = PREFOPT_ROW_RANKING;
+        row.n_completions = i == 0 ? 16 : 2;
+        OK(prefopt_dataset_append(data, &row));
+    }
+    for (int64_t keeps = 0; keeps < 20; keeps += 5) {
+        prefopt_train_options o = train_defaults();
+        o.batch = 2;
+        prefopt_policy *policy = tabular_policy(&w);
+        watch(policy, keeps);
+        prefopt_reward *reward;
+        prefopt_trainer *trainer;
+        OK(prefopt_reward_create_local(&reward, policy));
+        OK(prefopt_trainer_create_reward(&trainer, reward, data, NULL, &o));
+        OK(prefopt_trainer_run(trainer, 60, NULL));
+        prefopt_trainer_destroy(trainer);
+        prefopt_reward_destroy(reward);
+        prefopt_policy_destroy(policy);
+    }
+    prefopt_dataset_destroy(data);
+    world_free(&w);
+    prefopt_context_destroy(context);
+}
+END_TEST
+
+START_TEST(trainers_run_out_of_memory)
+{
+    counting_allocator allocator = {0};
+    prefopt_context *context = counting_context(&allocator);
+    setting s = setting_new(context);
+    for (int64_t fail_at = 1;; fail_at++) {
+        prefopt_policy *policy = tabular_policy(&s.w);
+        watch(policy, 2);
+        prefopt_trainer *trainer = NULL;
+        int64_t live = allocator.live;
+        allocator.calls = 0;
+        allocator.fail_at = fail_at;
+        int32_t status = make_dpo(&trainer, &s, policy, NULL);
+        allocator.fail_at = 0;
+        if (status == PREFOPT_OK) {
+            ck_assert_int_gt(fail_at, 20);
+            prefopt_trainer_destroy(trainer);
+        } else {
+            ck_assert_int_eq(status, PREFOPT_ERR_MEMORY);
+        }
+        ck_assert_int_eq(allocator.live, live);
+        prefopt_policy_destroy(policy);
+        if (status == PREFOPT_OK)
+            break;
+    }
+    setting_free(&s);
+    prefopt_context_destroy(context);
+}
+END_TEST
+
+int main(void)
+{
+    Suite *suite = suite_create("parts");
+    TCase *tcase = tcase_create("parts");
+    tcase_set_timeout(tcase, 0);
+    tcase_add_loop_test(tcase, parts_equal_the_whole, 0, N_OBJECTIVES);
+    tcase_add_test(tcase, rewards_split_too);
+    tcase_add_test(tcase, prompts_stay_together);
+    tcase_add_test(tcase, rows_of_a_prompt_stay_together);
+    tcase_add_test(tcase, bad_rows_are_named_in_parts);
+    tcase_add_test(tcase, a_row_twice_in_a_batch_has_room);
+    tcase_add_test(tcase, trainers_run_out_of_memory);
+    suite_add_tcase(suite, tcase);
+    SRunner *runner = srunner_create(suite);
+    srunner_run_all(runner, CK_ENV);
+    int failed = srunner_ntests_failed(runner);
+    srunner_free(runner);
+    return failed == 0 ? EXIT_SUCCESS : EXIT_FAILURE;
+}
