@@ -255,6 +255,13 @@ static const entry entries[] = {
     FIELD(prefopt_transformer_config, rotary_base)
     FIELD(prefopt_transformer_config, norm_epsilon)
     FIELD(prefopt_transformer_config, init_scale)
+    STRUCT(prefopt_tensor)
+    FIELD(prefopt_tensor, struct_size)
+    FIELD(prefopt_tensor, n_dims)
+    FIELD(prefopt_tensor, name)
+    FIELD(prefopt_tensor, offset)
+    FIELD(prefopt_tensor, rows)
+    FIELD(prefopt_tensor, columns)
 
     /* ---- online */
     STRUCT(prefopt_sampler_options)

@@ -73,6 +73,7 @@ prefopt_transformer_config: u32 struct_size, i32 architecture, i32 activation, i
     parallel_residual, i32 tied, i32 eos, i64 vocab, i64 n_layers, i64 width, i64 n_heads, i64
     ff_width, i64 max_positions, f64 rotary_fraction, f64 rotary_base, f64 norm_epsilon, f64
     init_scale
+prefopt_tensor: u32 struct_size, i32 n_dims, ptr name, i64 offset, i64 rows, i64 columns
 prefopt_parameters: u32 struct_size, i32 dtype, i64 n, ptr value, ptr grad
 prefopt_policy_callbacks: u32 struct_size, u32 reserved, ptr logprobs, ptr backward, ptr
     next_logprobs, ptr parameters, ptr clone, ptr destroy, ptr updated
@@ -188,6 +189,9 @@ i32 prefopt_tokenizer_token ptr str i64 ptr
 str prefopt_tokenizer_text ptr i32 ptr
 i32 prefopt_tokenizer_is_special ptr i32
 i32 prefopt_transformer_config_init ptr u32
+i32 prefopt_policy_create_transformer ptr ptr ptr u64
+i32 prefopt_policy_transformer_config ptr ptr
+i32 prefopt_policy_tensor ptr i64 ptr
 i32 prefopt_policy_create_custom ptr ptr ptr ptr ptr
 i32 prefopt_policy_create_tabular ptr ptr ptr ptr
 i32 prefopt_policy_set_logprobs ptr ptr ptr

@@ -60,6 +60,35 @@ typedef struct prefopt_transformer_config {
 PREFOPT_API int32_t prefopt_transformer_config_init(prefopt_transformer_config *config,
                                                     uint32_t struct_size);
 
+/* A transformer from scratch: matrices normal with standard deviation init_scale, biases 0, norms 1
+ * and 0, as `transformers` begins. The same seed gives the same weights, whatever the threads. Its
+ * space: vocab, eos, horizon max_positions. config NULL: defaults. The caller owns *out.
+ * Errors: ARGUMENT (names the field), NUMERIC, MEMORY, VERSION. Thread-safe. Since 0.1. */
+PREFOPT_API int32_t prefopt_policy_create_transformer(prefopt_policy **out,
+                                                      prefopt_context *context,
+                                                      const prefopt_transformer_config *config,
+                                                      uint64_t seed);
+
+/* The configuration of a transformer. Errors: ARGUMENT, UNSUPPORTED (another kind of policy),
+ * VERSION. Thread-safe. Since 0.1. */
+PREFOPT_API int32_t prefopt_policy_transformer_config(const prefopt_policy *policy,
+                                                      prefopt_transformer_config *out);
+
+/* A named part of a model's parameters: value[offset .. offset + rows * columns), row by row. The
+ * gradient lies alike. */
+typedef struct prefopt_tensor {
+    uint32_t struct_size;
+    int32_t n_dims;   /* 1: a vector, `columns` is 1; 2: a matrix [rows, columns] */
+    const char *name; /* as in the checkpoint; valid as long as the policy */
+    int64_t offset;   /* in elements */
+    int64_t rows, columns;
+} prefopt_tensor;
+
+/* Tensor i, from 0, in the order in which they lie. Errors: ARGUMENT (i is past the last: says how
+ * many there are), UNSUPPORTED (a policy of another kind), VERSION. Thread-safe. Since 0.1. */
+PREFOPT_API int32_t prefopt_policy_tensor(const prefopt_policy *policy, int64_t i,
+                                          prefopt_tensor *out);
+
 #ifdef __cplusplus
 }
 #endif

@@ -57,6 +57,8 @@ int32_t pf_shape_create(pf_shape **out, prefopt_context *context,
                         const prefopt_transformer_config *config, int32_t head);
 pf_shape *pf_shape_retain(pf_shape *shape);
 void pf_shape_release(pf_shape *shape); /* NULL is fine */
+/* Behind prefopt_policy_tensor; out's struct_size was checked. */
+int32_t pf_shape_tensor(const pf_shape *shape, int64_t i, prefopt_tensor *out);
 
 /* ---- checkpoints (checkpoint.c)
  *

@@ -190,3 +190,18 @@ void pf_shape_release(pf_shape *shape)
     pf_free(context, shape);
     pf_context_release(context);
 }
+
+int32_t pf_shape_tensor(const pf_shape *shape, int64_t i, prefopt_tensor *out)
+{
+    if (i < 0 || i >= shape->n_tensors)
+        return pf_fail(PREFOPT_ERR_ARGUMENT, "tensor %lld is asked for, expected 0 to %lld",
+                       (long long)i, (long long)shape->n_tensors - 1);
+    const pf_tensor *tensor = &shape->tensors[i];
+    prefopt_tensor own = {.n_dims = tensor->n_dims,
+                          .name = tensor->name,
+                          .offset = tensor->offset,
+                          .rows = tensor->rows,
+                          .columns = tensor->columns};
+    pf_struct_write(out, &own, sizeof own);
+    return PREFOPT_OK;
+}

@@ -1,0 +1,314 @@
+/* A transformer as a policy: log-probabilities of completion tokens, and back. */
+#include <math.h>
+
+#include "math/pf_gemm.h"
+#include "math/pf_math.h"
+#include "math/pf_rows.h"
+#include "model/pf_model.h"
+#include "model/pf_network.h"
+#include "prefopt/logits.h"
+
+/* ---------------------------------------------------------------- log-probabilities */
+
+/* target_logp of the part in the workspace. */
+static int32_t head_forward(const pf_transformer *model, pf_workspace *w, bool keep)
+{
+    const pf_shape *shape = model->shape;
+    const float *output = model->weights->value + shape->output;
+    int64_t n = w->rows.n_targets, width = shape->config.width, vocab = shape->config.vocab;
+    if (keep)
+        return pf_kept_logits_forward(&w->logits, n, width, vocab, w->a.hidden, output,
+                                      w->rows.target_token, w->target_logp);
+    return prefopt_linear_logprobs(model->context, n, width, vocab, w->a.hidden, output,
+                                   w->rows.target_token, w->target_logp);
+}
+
+/* The part's results into the caller's arrays. */
+static int32_t write_logp(const pf_workspace *w, const prefopt_sequences *in, double *sequence_logp,
+                          double *token_logp)
+{
+    for (int64_t s = 0; s < w->rows.n_segments; s++) {
+        int64_t i = w->rows.segments[s].sequence, first = w->rows.first_target[s];
+        int64_t n = w->rows.first_target[s + 1] - first;
+        double sum = 0;
+        for (int64_t k = 0; k < n; k++)
+            sum += w->target_logp[first + k];
+        sequence_logp[i] = sum;
+        if (token_logp != NULL)
+            memcpy(token_logp + in->offsets[i] - in->offsets[0] + in->prompt_len[i],
+                   w->target_logp + first, (size_t)n * sizeof *token_logp);
+    }
+    return PREFOPT_OK;
+}
+
+static int32_t logprobs_in_parts(pf_transformer *model, pf_workspace *w,
+                                 const prefopt_sequences *in, const pf_prompts *prompts,
+                                 double *sequence_logp, double *token_logp)
+{
+    /* Only who trains will ask for the way back. */
+    bool keep = model->grad != NULL && prompts->n > 0 &&
+                pf_transformer_part(model, prompts, 0, true) == prompts->n;
+    for (int64_t first = 0, end; first < prompts->n; first = end) {
+        end = keep ? prompts->n : pf_transformer_part(model, prompts, first, false);
+        PF_TRY(pf_transformer_forward(model, w, prompts, first, end, keep));
+        PF_TRY(head_forward(model, w, keep));
+        PF_TRY(write_logp(w, in, sequence_logp, token_logp));
+    }
+    if (keep)
+        pf_workspace_keep(model, w, in);
+    return PREFOPT_OK;
+}
+
+static int32_t transformer_logprobs(void *payload, const prefopt_sequences *in,
+                                    double *sequence_logp, double *token_logp)
+{
+    pf_transformer *model = payload;
+    PF_TRY(pf_transformer_check(model->shape, in, PF_HEAD_LOGITS));
+    pf_prompts prompts;
+    pf_workspace *w;
+    PF_TRY(pf_prompts_create(&prompts, model->context, in, PF_HEAD_LOGITS, NULL));
+    for (int64_t i = 0; i < in->n; i++)
+        sequence_logp[i] = 0; /* of empty completions, which are left out */
+    int32_t status = pf_workspace_take(model, &w);
+    if (status == PREFOPT_OK) {
+        status = logprobs_in_parts(model, w, in, &prompts, sequence_logp, token_logp);
+        pf_workspace_give(model, w);
+    }
+    pf_prompts_clear(&prompts);
+    return status;
+}
+
+/* ---------------------------------------------------------------- gradients */
+
+/* The gradient of the part whose forward pass and logits the workspace holds. */
+static int32_t part_backward(pf_transformer *model, pf_workspace *w,
+                             const double *grad_sequence_logp)
+{
+    for (int64_t s = 0; s < w->rows.n_segments; s++)
+        for (int64_t t = w->rows.first_target[s]; t < w->rows.first_target[s + 1]; t++)
+            w->target_grad[t] = grad_sequence_logp[w->rows.segments[s].sequence];
+    pf_kept_logits_backward(&w->logits, w->target_grad, w->a.dhidden,
+                            model->grad + model->shape->output);
+    return pf_transformer_backward(model, w);
+}
+
+static int32_t backward_in_parts(pf_transformer *model, pf_workspace *w, const pf_prompts *prompts,
+                                 const double *grad_sequence_logp)
+{
+    for (int64_t first = 0, end; first < prompts->n; first = end) {
+        end = pf_transformer_part(model, prompts, first, true);
+        PF_TRY(pf_transformer_forward(model, w, prompts, first, end, true));
+        PF_TRY(head_forward(model, w, true));
+        PF_TRY(part_backward(model, w, grad_sequence_logp));
+    }
+    return PREFOPT_OK;
+}
+
+static int32_t transformer_backward(void *payload, const prefopt_sequences *in,
+                                    const double *grad_sequence_logp)
+{
+    pf_transformer *model = payload;
+    PF_TRY(pf_transformer_check(model->shape, in, PF_HEAD_LOGITS));
+    prefopt_parameters parameters;
+    PF_TRY(pf_transformer_parameters(model, &parameters));
+    pf_workspace *w;
+    PF_TRY(pf_workspace_take(model, &w));
+    int32_t status;
+    if (pf_workspace_keeps(w, in)) {
+        w->kept_n = 0;
+        status = part_backward(model, w, grad_sequence_logp);
+    } else {
+        pf_prompts prompts;
+        status =
+            pf_prompts_create(&prompts, model->context, in, PF_HEAD_LOGITS, grad_sequence_logp);
+        if (status == PREFOPT_OK) {
+            status = backward_in_parts(model, w, &prompts, grad_sequence_logp);
+            pf_prompts_clear(&prompts);
+        }
+    }
+    pf_workspace_give(model, w);
+    return status;
+}
+
+/* ---------------------------------------------------------------- the next token */
+
+/* next_logp of the part's sequences: log-softmax of the hidden states after their last tokens. */
+static int32_t next_of_part(const pf_transformer *model, pf_workspace *w, double *next_logp)
+{
+    const pf_shape *shape = model->shape;
+    int64_t n = w->rows.n_targets, width = shape->config.width, vocab = shape->config.vocab;
+    float *logits = pf_alloc(model->context, n, (size_t)vocab * sizeof *logits);
+    if (logits == NULL)
+        return PREFOPT_ERR_MEMORY;
+    int32_t status = pf_sgemm(model->context, false, true, n, vocab, width, 1, w->a.hidden, width,
+                              model->weights->value + shape->output, width, 0, logits, vocab);
+    for (int64_t s = 0; s < n && status == PREFOPT_OK; s++) {
+        const float *z = logits + s * vocab;
+        float max;
+        if (!pf_row_max(vocab, z, &max) || !isfinite(max)) {
+            status = pf_fail(PREFOPT_ERR_NUMERIC, "sequence %lld: a logit is not finite",
+                             (long long)w->rows.segments[s].sequence);
+            break;
+        }
+        double log_z = (double)max + log(pf_row_exp_sum(vocab, z, max, 1, NULL));
+        double *logp = next_logp + w->rows.segments[s].sequence * vocab;
+        for (int64_t v = 0; v < vocab; v++)
+            logp[v] = fmin((double)z[v] - log_z, 0);
+    }
+    pf_free(model->context, logits);
+    return status;
+}
+
+static int32_t transformer_next_logprobs(void *payload, const prefopt_sequences *in,
+                                         double *next_logp)
+{
+    pf_transformer *model = payload;
+    PF_TRY(pf_transformer_check(model->shape, in, PF_HEAD_SCORE));
+    pf_prompts prompts;
+    pf_workspace *w;
+    PF_TRY(pf_prompts_create(&prompts, model->context, in, PF_HEAD_SCORE, NULL));
+    int32_t status = pf_workspace_take(model, &w);
+    if (status == PREFOPT_OK) {
+        for (int64_t first = 0, end; first < prompts.n && status == PREFOPT_OK; first = end) {
+            end = pf_transformer_part(model, &prompts, first, false);
+            status = pf_transformer_forward(model, w, &prompts, first, end, false);
+            if (status == PREFOPT_OK)
+                status = next_of_part(model, w, next_logp);
+        }
+        pf_workspace_give(model, w);
+    }
+    pf_prompts_clear(&prompts);
+    return status;
+}
+
+/* ---------------------------------------------------------------- the handle */
+
+static int32_t transformer_parameters(void *payload, prefopt_parameters *out)
+{
+    return pf_transformer_parameters(payload, out);
+}
+
+static int32_t transformer_clone(void *payload, void **copy)
+{
+    return pf_transformer_clone(payload, (pf_transformer **)copy);
+}
+
+static void transformer_destroy(void *payload) { pf_transformer_destroy(payload); }
+
+static int32_t transformer_updated(void *payload) { return pf_transformer_updated(payload); }
+
+static int64_t transformer_keeps(void *payload, const prefopt_sequences *in)
+{
+    return pf_transformer_keeps(payload, in, PF_HEAD_LOGITS);
+}
+
+static const prefopt_policy_callbacks callbacks = {
+    .struct_size = sizeof callbacks,
+    .logprobs = transformer_logprobs,
+    .backward = transformer_backward,
+    .next_logprobs = transformer_next_logprobs,
+    .parameters = transformer_parameters,
+    .clone = transformer_clone,
+    .destroy = transformer_destroy,
+    .updated = transformer_updated,
+};
+
+static const pf_policy_extras extras = {.keeps = transformer_keeps};
+
+/* Takes the model over; on failure it is destroyed. */
+static int32_t wrap(prefopt_policy **out, pf_transformer *model)
+{
+    const prefopt_transformer_config *c = &model->shape->config;
+    prefopt_space space = {
+        .struct_size = sizeof space, .eos = c->eos, .vocab = c->vocab, .horizon = c->max_positions};
+    int32_t status = pf_policy_create(out, model->context, &space, &callbacks, model);
+    if (status != PREFOPT_OK) {
+        pf_transformer_destroy(model);
+        return status;
+    }
+    (*out)->extras = &extras;
+    return PREFOPT_OK;
+}
+
+/* ---------------------------------------------------------------- from scratch */
+
+typedef struct {
+    const pf_shape *shape;
+    float *value;
+    uint64_t seed;
+} initialiser;
+
+enum { INIT_CHUNK = 1 << 14 };
+
+/* Matrices normal, gains 1, biases 0; the draw of an element depends on its place alone. */
+static void init_chunk(void *payload, int64_t task)
+{
+    const initialiser *w = payload;
+    const pf_shape *shape = w->shape;
+    int64_t first = task * INIT_CHUNK, end = first + INIT_CHUNK;
+    end = end < shape->n ? end : shape->n;
+    for (int64_t t = 0; t < shape->n_tensors; t++) {
+        const pf_tensor *tensor = &shape->tensors[t];
+        int64_t from = tensor->offset > first ? tensor->offset : first;
+        int64_t to = tensor->offset + tensor->rows * tensor->columns;
+        to = to < end ? to : end;
+        size_t length = strlen(tensor->name);
+        bool gain = tensor->n_dims == 1 && strcmp(tensor->name + length - 7, ".weight") == 0;
+        for (int64_t i = from; i < to; i++)
+            w->value[i] =
+                tensor->n_dims == 2
+                    ? (float)(shape->config.init_scale * pf_normal(w->seed, 0, (uint64_t)i))
+                    : (gain ? 1 : 0);
+    }
+}
+
+int32_t prefopt_policy_create_transformer(prefopt_policy **out, prefopt_context *context,
+                                          const prefopt_transformer_config *config, uint64_t seed)
+{
+    PF_REQUIRE(out);
+    PF_REQUIRE(context);
+    prefopt_transformer_config own;
+    PF_TRY(pf_transformer_config_read(&own, config));
+    pf_shape *shape;
+    PF_TRY(pf_shape_create(&shape, context, &own, PF_HEAD_LOGITS));
+    pf_transformer *model;
+    int32_t status = pf_transformer_create(&model, shape, NULL);
+    if (status == PREFOPT_OK) {
+        initialiser w = {shape, model->weights->value, seed};
+        pf_parallel_for(context, (shape->n + INIT_CHUNK - 1) / INIT_CHUNK, init_chunk, &w);
+        status = wrap(out, model);
+    }
+    pf_shape_release(shape);
+    return status;
+}
+
+/* ---------------------------------------------------------------- looking inside */
+
+static int32_t transformer_of(const prefopt_policy *policy, const pf_transformer **out)
+{
+    PF_REQUIRE(policy);
+    if (policy->extras != &extras)
+        return pf_fail(PREFOPT_ERR_UNSUPPORTED, "this policy is not a transformer");
+    *out = policy->payload;
+    return PREFOPT_OK;
+}
+
+int32_t prefopt_policy_transformer_config(const prefopt_policy *policy,
+                                          prefopt_transformer_config *out)
+{
+    const pf_transformer *model = NULL;
+    PF_TRY(transformer_of(policy, &model));
+    PF_REQUIRE(out);
+    PF_TRY(pf_struct_check_out(out, sizeof *out, "prefopt_transformer_config"));
+    pf_struct_write(out, &model->shape->config, sizeof model->shape->config);
+    return PREFOPT_OK;
+}
+
+int32_t prefopt_policy_tensor(const prefopt_policy *policy, int64_t i, prefopt_tensor *out)
+{
+    const pf_transformer *model = NULL;
+    PF_TRY(transformer_of(policy, &model));
+    PF_REQUIRE(out);
+    PF_TRY(pf_struct_check_out(out, sizeof *out, "prefopt_tensor"));
+    return pf_shape_tensor(model->shape, i, out);
+}

@@ -1,0 +1,358 @@
+/* A transformer's weights, gradients and workspaces; how a batch is cut into parts. */
+#include <math.h>
+
+#include "math/pf_rows.h"
+#include "model/pf_network.h"
+
+/* ---------------------------------------------------------------- weights */
+
+static int32_t weights_create(prefopt_context *context, int64_t n, pf_weights **out)
+{
+    pf_weights *weights = pf_alloc(context, 1, sizeof *weights);
+    float *value = weights == NULL ? NULL : pf_alloc(context, n, sizeof *value);
+    if (value == NULL) {
+        pf_free(context, weights);
+        return PREFOPT_ERR_MEMORY;
+    }
+    atomic_init(&weights->references, 1);
+    weights->value = value;
+    *out = weights;
+    return PREFOPT_OK;
+}
+
+static void weights_release(prefopt_context *context, pf_weights *weights)
+{
+    if (weights == NULL ||
+        atomic_fetch_sub_explicit(&weights->references, 1, memory_order_acq_rel) != 1)
+        return;
+    pf_free(context, weights->value);
+    pf_free(context, weights);
+}
+
+int32_t pf_transformer_create(pf_transformer **out, pf_shape *shape, pf_weights *weights)
+{
+    prefopt_context *context = shape->context;
+    pf_transformer *model = pf_calloc(context, 1, sizeof *model);
+    if (model == NULL)
+        return PREFOPT_ERR_MEMORY;
+    if (weights != NULL)
+        atomic_fetch_add_explicit(&weights->references, 1, memory_order_relaxed);
+    else if (weights_create(context, shape->n, &weights) != PREFOPT_OK) {
+        pf_free(context, model);
+        return PREFOPT_ERR_MEMORY;
+    }
+    model->context = pf_context_retain(context);
+    model->shape = pf_shape_retain(shape);
+    model->weights = weights;
+    atomic_init(&model->workspace, NULL);
+    *out = model;
+    return PREFOPT_OK;
+}
+
+int32_t pf_transformer_clone(const pf_transformer *model, pf_transformer **out)
+{
+    PF_TRY(pf_transformer_create(out, model->shape, model->weights));
+    (*out)->recompute = model->recompute;
+    return PREFOPT_OK;
+}
+
+static void workspace_destroy(prefopt_context *context, pf_workspace *workspace)
+{
+    if (workspace == NULL)
+        return;
+    pf_token_rows_clear(&workspace->rows, context);
+    pf_activations_clear(&workspace->a);
+    pf_kept_logits_clear(&workspace->logits);
+    pf_free(context, workspace->target_logp);
+    pf_free(context, workspace->target_grad);
+    pf_free(context, workspace->kept_tokens);
+    pf_free(context, workspace->kept_numbers);
+    pf_free(context, workspace);
+}
+
+void pf_transformer_destroy(pf_transformer *model)
+{
+    prefopt_context *context = model->context;
+    workspace_destroy(context, atomic_load(&model->workspace));
+    weights_release(context, model->weights);
+    pf_free(context, model->grad);
+    pf_shape_release(model->shape);
+    pf_free(context, model);
+    pf_context_release(context);
+}
+
+typedef struct {
+    const float *from;
+    float *to;
+    int64_t n;
+    _Atomic int64_t bad; /* first element of the first chunk that is not finite; n: none */
+} sweep;
+
+enum { CHUNK = 1 << 16 };
+
+static void copy_chunk(void *payload, int64_t task)
+{
+    sweep *s = payload;
+    int64_t first = task * CHUNK, n = s->n - first < CHUNK ? s->n - first : CHUNK;
+    memcpy(s->to + first, s->from + first, (size_t)n * sizeof *s->to);
+}
+
+static void check_chunk(void *payload, int64_t task)
+{
+    sweep *s = payload;
+    int64_t first = task * CHUNK, n = s->n - first < CHUNK ? s->n - first : CHUNK;
+    float largest;
+    int64_t known = atomic_load_explicit(&s->bad, memory_order_relaxed);
+    if (!pf_row_finite(n, s->from + first, &largest))
+        while (first < known && !atomic_compare_exchange_weak(&s->bad, &known, first))
+            ;
+}
+
+static void for_chunks(const pf_transformer *model, pf_task_fn *fn, sweep *s)
+{
+    pf_parallel_for(model->context, (s->n + CHUNK - 1) / CHUNK, fn, s);
+}
+
+static void forget(pf_transformer *model)
+{
+    pf_workspace *workspace = atomic_load(&model->workspace);
+    if (workspace != NULL)
+        workspace->kept_n = 0;
+}
+
+/* Whoever asks may write: weights that a clone shares part here. */
+int32_t pf_transformer_parameters(pf_transformer *model, prefopt_parameters *out)
+{
+    int64_t n = model->shape->n;
+    float *grad = model->grad;
+    if (grad == NULL && (grad = pf_calloc(model->context, n, sizeof *grad)) == NULL)
+        return PREFOPT_ERR_MEMORY;
+    if (atomic_load_explicit(&model->weights->references, memory_order_acquire) > 1) {
+        pf_weights *own;
+        int32_t status = weights_create(model->context, n, &own);
+        if (status != PREFOPT_OK) {
+            if (model->grad == NULL)
+                pf_free(model->context, grad);
+            return status;
+        }
+        sweep s = {.from = model->weights->value, .to = own->value, .n = n};
+        for_chunks(model, copy_chunk, &s);
+        weights_release(model->context, model->weights);
+        model->weights = own;
+        forget(model);
+    }
+    model->grad = grad;
+    out->dtype = PREFOPT_F32;
+    out->n = n;
+    out->value = model->weights->value;
+    out->grad = model->grad;
+    return PREFOPT_OK;
+}
+
+int32_t pf_transformer_updated(pf_transformer *model)
+{
+    const float *value = model->weights->value;
+    sweep s = {.from = value, .n = model->shape->n};
+    atomic_init(&s.bad, s.n);
+    forget(model);
+    for_chunks(model, check_chunk, &s);
+    int64_t at = atomic_load(&s.bad);
+    if (at == s.n)
+        return PREFOPT_OK;
+    while (isfinite(value[at]))
+        at++;
+    const pf_tensor *tensor = model->shape->tensors + model->shape->n_tensors - 1;
+    while (tensor->offset > at)
+        tensor--;
+    return pf_fail(PREFOPT_ERR_NUMERIC, "%s: element %lld is %g, expected a finite number",
+                   tensor->name, (long long)(at - tensor->offset), (double)value[at]);
+}
+
+/* ---------------------------------------------------------------- workspaces */
+
+int32_t pf_workspace_take(pf_transformer *model, pf_workspace **out)
+{
+    pf_workspace *workspace = atomic_exchange(&model->workspace, NULL);
+    if (workspace == NULL) {
+        workspace = pf_calloc(model->context, 1, sizeof *workspace);
+        if (workspace == NULL)
+            return PREFOPT_ERR_MEMORY;
+        workspace->a.context = workspace->logits.context = model->context;
+    }
+    *out = workspace;
+    return PREFOPT_OK;
+}
+
+void pf_workspace_give(pf_transformer *model, pf_workspace *workspace)
+{
+    pf_workspace *none = NULL;
+    if (!atomic_compare_exchange_strong(&model->workspace, &none, workspace))
+        workspace_destroy(model->context, workspace);
+}
+
+void pf_workspace_keep(const pf_transformer *model, pf_workspace *workspace,
+                       const prefopt_sequences *in)
+{
+    prefopt_context *context = model->context;
+    int64_t n = in->n, base = in->offsets[0], n_tokens = in->offsets[n] - base;
+    workspace->kept_n = 0;
+    if (pf_grow(context, (void **)&workspace->kept_tokens, 0, &workspace->kept_tokens_capacity,
+                n_tokens, sizeof *workspace->kept_tokens) != PREFOPT_OK ||
+        pf_grow(context, (void **)&workspace->kept_numbers, 0, &workspace->kept_numbers_capacity,
+                2 * n + 1, sizeof *workspace->kept_numbers) != PREFOPT_OK)
+        return;
+    memcpy(workspace->kept_tokens, in->tokens + base, (size_t)n_tokens * sizeof *in->tokens);
+    for (int64_t i = 0; i <= n; i++)
+        workspace->kept_numbers[i] = in->offsets[i] - base;
+    memcpy(workspace->kept_numbers + n + 1, in->prompt_len, (size_t)n * sizeof *in->prompt_len);
+    workspace->kept_n = n;
+}
+
+bool pf_workspace_keeps(const pf_workspace *workspace, const prefopt_sequences *in)
+{
+    int64_t n = in->n, base = in->offsets[0];
+    if (workspace->kept_n != n || n == 0)
+        return false;
+    for (int64_t i = 0; i <= n; i++)
+        if (workspace->kept_numbers[i] != in->offsets[i] - base)
+            return false;
+    return memcmp(workspace->kept_numbers + n + 1, in->prompt_len,
+                  (size_t)n * sizeof *in->prompt_len) == 0 &&
+           memcmp(workspace->kept_tokens, in->tokens + base,
+                  (size_t)(in->offsets[n] - base) * sizeof *in->tokens) == 0;
+}
+
+/* ---------------------------------------------------------------- parts */
+
+int32_t pf_transformer_check(const pf_shape *shape, const prefopt_sequences *in, int32_t head)
+{
+    for (int64_t i = 0; i < in->n; i++) {
+        const int32_t *tokens = pf_sequence_tokens(in, i);
+        int64_t len = pf_sequence_len(in, i);
+        if (len > shape->config.max_positions)
+            return pf_fail(PREFOPT_ERR_ARGUMENT,
+                           "sequence %lld has %lld tokens, expected at most max_positions = %lld",
+                           (long long)i, (long long)len, (long long)shape->config.max_positions);
+        if (head == PF_HEAD_SCORE && len == 0)
+            return pf_fail(PREFOPT_ERR_ARGUMENT,
+                           "sequence %lld is empty, expected at least one token", (long long)i);
+        if (head == PF_HEAD_LOGITS && len > 0 && in->prompt_len[i] == 0)
+            return pf_fail(PREFOPT_ERR_ARGUMENT,
+                           "sequence %lld: the prompt is empty, expected at least one token before "
+                           "the completion (a transformer's first token has no probability)",
+                           (long long)i);
+        for (int64_t t = 0; t < len; t++)
+            if (tokens[t] >= shape->config.vocab)
+                return pf_fail(PREFOPT_ERR_ARGUMENT,
+                               "sequence %lld: token %lld is %d, expected below vocab = %lld",
+                               (long long)i, (long long)t, tokens[t],
+                               (long long)shape->config.vocab);
+    }
+    return PREFOPT_OK;
+}
+
+/* Rows of a part that keeps nothing: more make no product faster. */
+enum { MOST_ROWS = 2048 };
+
+static bool fits(const pf_transformer *model, pf_row_count count, int64_t longest, int32_t head,
+                 bool keep)
+{
+    if (!keep && count.n_rows > MOST_ROWS)
+        return false;
+    int64_t width = model->shape->config.width, vocab = model->shape->config.vocab;
+    int64_t bytes =
+        4 * pf_activations_size(model->shape, prefopt_context_threads(model->context), count.n_rows,
+                                count.n_targets, longest, keep, model->recompute);
+    if (keep && head == PF_HEAD_LOGITS &&
+        !pf_add(bytes, pf_kept_logits_bytes(count.n_targets, width, vocab), &bytes))
+        return false;
+    return bytes <= pf_context_byte_budget(model->context);
+}
+
+int64_t pf_transformer_part(const pf_transformer *model, const pf_prompts *prompts, int64_t first,
+                            bool keep)
+{
+    pf_row_count count = {0, 0};
+    int64_t longest = 0, at = first;
+    for (; at < prompts->n; at++) {
+        int64_t i = prompts->order[at], len = pf_sequence_len(prompts->in, i);
+        bool fresh = at == first || prompts->prompt[i] != prompts->prompt[prompts->order[at - 1]];
+        pf_prompts_add(prompts, at, fresh, &count);
+        longest = len > longest ? len : longest;
+        if (at > first && !fits(model, count, longest, prompts->head, keep))
+            break;
+    }
+    return at;
+}
+
+int64_t pf_transformer_keeps(const pf_transformer *model, const prefopt_sequences *in, int32_t head)
+{
+    pf_prompts prompts;
+    if (pf_prompts_create(&prompts, model->context, in, head, NULL) != PREFOPT_OK)
+        return 1;
+    /* Places in `order` of the sequences as they come, and the prompts they have had. */
+    int64_t *place = pf_alloc(model->context, in->n, sizeof *place);
+    bool *had = pf_calloc(model->context, prompts.n_prompts, sizeof *had);
+    int64_t i = 1;
+    if (place != NULL && had != NULL) {
+        memset(place, 0xff, (size_t)in->n * sizeof *place);
+        for (int64_t at = 0; at < prompts.n; at++)
+            place[prompts.order[at]] = at;
+        pf_row_count count = {0, 0};
+        int64_t longest = 0;
+        for (i = 0; i < in->n; i++) {
+            int64_t len = pf_sequence_len(in, i);
+            if (place[i] < 0)
+                continue;
+            pf_prompts_add(&prompts, place[i], !had[prompts.prompt[i]], &count);
+            had[prompts.prompt[i]] = true;
+            longest = len > longest ? len : longest;
+            if (i > 0 && !fits(model, count, longest, head, true))
+                break;
+        }
+    }
+    pf_free(model->context, had);
+    pf_free(model->context, place);
+    pf_prompts_clear(&prompts);
+    return i;
+}
+
+/* ---------------------------------------------------------------- passes */
+
+static pf_pass pass_of(const pf_transformer *model, pf_workspace *workspace)
+{
+    return (pf_pass){.context = model->context,
+                     .shape = model->shape,
+                     .value = model->weights->value,
+                     .grad = model->grad,
+                     .rows = &workspace->rows,
+                     .a = &workspace->a};
+}
+
+int32_t pf_transformer_forward(const pf_transformer *model, pf_workspace *workspace,
+                               const pf_prompts *prompts, int64_t first, int64_t end, bool keep)
+{
+    workspace->kept_n = 0;
+    PF_TRY(pf_token_rows_build(&workspace->rows, prompts, first, end));
+    PF_TRY(pf_activations_fit(&workspace->a, model->context, model->shape, &workspace->rows, keep,
+                              keep && model->recompute));
+    int64_t n = workspace->rows.n_targets;
+    if (n > workspace->target_capacity) {
+        pf_free(model->context, workspace->target_logp);
+        pf_free(model->context, workspace->target_grad);
+        workspace->target_capacity = 0;
+        workspace->target_logp = pf_alloc(model->context, n, sizeof(double));
+        workspace->target_grad = pf_alloc(model->context, n, sizeof(double));
+        if (workspace->target_logp == NULL || workspace->target_grad == NULL)
+            return PREFOPT_ERR_MEMORY;
+        workspace->target_capacity = n;
+    }
+    pf_pass pass = pass_of(model, workspace);
+    return pf_network_forward(&pass);
+}
+
+int32_t pf_transformer_backward(const pf_transformer *model, pf_workspace *workspace)
+{
+    pf_pass pass = pass_of(model, workspace);
+    return pf_network_backward(&pass);
+}
