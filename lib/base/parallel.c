@@ -1,6 +1,11 @@
-/* The parallel loop: a pool of threads - 1 sleeping workers for each context, woken for one loop at
- * a time. Tasks are handed out by an atomic counter; since a task's result depends on its number
- * alone, who computes it does not matter. */
+/* The parallel loop: a pool of threads - 1 workers for each context, woken for one loop at a time.
+ * Tasks are handed out by an atomic counter; since a task's result depends on its number alone, who
+ * computes it does not matter.
+ *
+ * Loops that follow each other within microseconds (a model's layers) must not pay for going to
+ * sleep and waking: a worker without work looks out for the next loop for a moment before it
+ * sleeps, and so does a loop's owner for the last worker's end. A worker that wakes too late, on a
+ * machine with other work, misses the loop: nobody waits for it. */
 #include <pthread.h>
 #include <stdatomic.h>
 
@@ -10,9 +15,12 @@ struct pf_pool {
     pthread_mutex_t busy; /* held by the thread whose loop runs */
     pthread_mutex_t mutex;
     pthread_cond_t wake, done;
-    uint64_t generation; /* a new loop has started */
-    int32_t running;     /* workers inside it */
+    /* All of these change under the mutex; the atomic ones are looked at without. */
+    _Atomic uint64_t generation; /* a new loop has started, or quit was set */
+    _Atomic int32_t running;     /* workers inside it */
+    bool open;                   /* workers may enter it */
     bool quit;
+    int32_t sleeping; /* workers that wait for `wake` */
     int32_t n_workers;
     pthread_t *workers;
     pf_task_fn *fn;
@@ -31,21 +39,49 @@ static void run_tasks(pf_pool *pool)
     }
 }
 
+/* About 20 microseconds. */
+enum { LOOKS = 1000 };
+
+static inline void pause_a_little(void)
+{
+#if defined(__x86_64__)
+    __builtin_ia32_pause();
+#elif defined(__aarch64__)
+    __asm__ volatile("yield");
+#endif
+}
+
+/* The mutex is held; when it returns, again, there is a loop the worker has not seen, or quit. */
+static void await_loop(pf_pool *pool, uint64_t seen)
+{
+    pthread_mutex_unlock(&pool->mutex);
+    for (int32_t i = 0; i < LOOKS && atomic_load(&pool->generation) == seen; i++)
+        pause_a_little();
+    pthread_mutex_lock(&pool->mutex);
+    while (atomic_load(&pool->generation) == seen) {
+        pool->sleeping++;
+        pthread_cond_wait(&pool->wake, &pool->mutex);
+        pool->sleeping--;
+    }
+}
+
 static void *worker(void *argument)
 {
     pf_pool *pool = argument;
     uint64_t seen = 0;
     pthread_mutex_lock(&pool->mutex);
     for (;;) {
-        while (pool->generation == seen && !pool->quit)
-            pthread_cond_wait(&pool->wake, &pool->mutex);
+        await_loop(pool, seen);
+        seen = atomic_load(&pool->generation);
         if (pool->quit)
             break;
-        seen = pool->generation;
+        if (!pool->open)
+            continue;
+        atomic_fetch_add(&pool->running, 1);
         pthread_mutex_unlock(&pool->mutex);
         run_tasks(pool);
         pthread_mutex_lock(&pool->mutex);
-        if (--pool->running == 0)
+        if (atomic_fetch_sub(&pool->running, 1) == 1)
             pthread_cond_signal(&pool->done);
     }
     pthread_mutex_unlock(&pool->mutex);
@@ -56,6 +92,7 @@ void pf_pool_destroy(prefopt_context *context, pf_pool *pool)
 {
     pthread_mutex_lock(&pool->mutex);
     pool->quit = true;
+    atomic_fetch_add(&pool->generation, 1);
     pthread_cond_broadcast(&pool->wake);
     pthread_mutex_unlock(&pool->mutex);
     for (int32_t i = 0; i < pool->n_workers; i++)
@@ -115,13 +152,17 @@ void pf_parallel_for(prefopt_context *context, int64_t n_tasks, pf_task_fn *fn, 
     pool->payload = payload;
     pool->n_tasks = n_tasks;
     atomic_store_explicit(&pool->next, 0, memory_order_relaxed);
-    pool->running = pool->n_workers;
-    pool->generation++;
-    pthread_cond_broadcast(&pool->wake);
+    pool->open = true;
+    atomic_fetch_add(&pool->generation, 1);
+    if (pool->sleeping > 0)
+        pthread_cond_broadcast(&pool->wake);
     pthread_mutex_unlock(&pool->mutex);
     run_tasks(pool);
+    for (int32_t i = 0; i < LOOKS && atomic_load(&pool->running) > 0; i++)
+        pause_a_little();
     pthread_mutex_lock(&pool->mutex);
-    while (pool->running > 0)
+    pool->open = false;
+    while (atomic_load(&pool->running) > 0)
         pthread_cond_wait(&pool->done, &pool->mutex);
     pthread_mutex_unlock(&pool->mutex);
     pthread_mutex_unlock(&pool->busy);
