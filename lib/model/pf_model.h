@@ -51,10 +51,16 @@ enum pf_score_class {
     PF_SCORES_LINEAR = 2 /* differences are linear in the parameters */
 };
 
+/* See pf_decoder.h. */
+typedef struct pf_decoder pf_decoder;
+
 /* What the library's own kinds can tell beyond their public callbacks. Each entry may be NULL. */
 typedef struct pf_policy_extras {
     /* See pf_policy_keeps; in->n >= 1. */
     int64_t (*keeps)(void *payload, const prefopt_sequences *in);
+    /* A decoder of the policy's present weights, for the caller to destroy before they change;
+     * scale: see pf_decoder_create. Its shape's vocabulary and eos are the space's. MEMORY. */
+    int32_t (*decoder)(void *payload, float scale, pf_decoder **out);
 } pf_policy_extras;
 
 struct prefopt_policy {
