@@ -1,48 +1,47 @@
 /* Layer norm of rows.
  *
  * The sum is taken in double and the mean rounded to float, as it is saved; the differences from
- * that mean are floats, their squares are summed in double, and what the mean's rounding adds to
+ * that mean are floats, their squares are added up in double, and what the mean's rounding adds to
  * the variance, (mean - rounded)^2, is taken off again. */
 #include <math.h>
 
 #include "math/pf_lanes.h"
 #include "math/pf_ops.h"
 
+/* lane[l] += x[l], and lane[l] += (x[l] - mean)^2, for n <= PF_LANES elements. */
+PF_INLINE void add_block(int64_t n, const float *x, double *lane)
+{
+    for (int64_t l = 0; l < n; l++)
+        lane[l] += (double)x[l];
+}
+
+PF_INLINE void add_squares(int64_t n, const float *x, float mean, double *lane)
+{
+    for (int64_t l = 0; l < n; l++) {
+        float d = x[l] - mean;
+        lane[l] += (double)(d * d);
+    }
+}
+
 PF_INLINE double row_sum(int64_t n, const float *x)
 {
-    double lane[PF_LANES];
-    float rest[PF_LANES];
-    for (int64_t l = 0; l < PF_LANES; l++)
-        lane[l] = rest[l] = 0;
+    double lane[PF_LANES] = {0};
     int64_t whole = n / PF_LANES * PF_LANES;
     for (int64_t i = 0; i < whole; i += PF_LANES)
-        for (int64_t l = 0; l < PF_LANES; l++)
-            lane[l] += (double)x[i + l];
-    memcpy(rest, x + whole, (size_t)(n - whole) * sizeof *x);
-    for (int64_t l = 0; l < PF_LANES; l++)
-        lane[l] += (double)rest[l];
+        add_block(PF_LANES, x + i, lane);
+    if (whole < n)
+        add_block(n - whole, x + whole, lane);
     return pf_add_lanes(lane);
 }
 
 PF_INLINE double row_squares(int64_t n, const float *x, float mean)
 {
-    double lane[PF_LANES];
-    float rest[PF_LANES];
-    for (int64_t l = 0; l < PF_LANES; l++) {
-        lane[l] = 0;
-        rest[l] = mean;
-    }
+    double lane[PF_LANES] = {0};
     int64_t whole = n / PF_LANES * PF_LANES;
     for (int64_t i = 0; i < whole; i += PF_LANES)
-        for (int64_t l = 0; l < PF_LANES; l++) {
-            double d = (double)(x[i + l] - mean);
-            lane[l] += d * d;
-        }
-    memcpy(rest, x + whole, (size_t)(n - whole) * sizeof *x);
-    for (int64_t l = 0; l < PF_LANES; l++) {
-        double d = (double)(rest[l] - mean);
-        lane[l] += d * d;
-    }
+        add_squares(PF_LANES, x + i, mean, lane);
+    if (whole < n)
+        add_squares(n - whole, x + whole, mean, lane);
     return pf_add_lanes(lane);
 }
 
@@ -75,33 +74,26 @@ PF_INLINE void layer_norm_apply_body(int64_t rows, int64_t width, const float *x
         apply_row(width, x, mean[i], rstd[i], gamma, beta, y);
 }
 
+PF_INLINE void add_products(int64_t n, const float *x, float mean, float rstd, const float *gamma,
+                            const float *dy, double *h_lane, double *hx_lane)
+{
+    for (int64_t l = 0; l < n; l++) {
+        float h = dy[l] * gamma[l], xhat = (x[l] - mean) * rstd;
+        h_lane[l] += (double)h;
+        hx_lane[l] += (double)(h * xhat);
+    }
+}
+
 /* Means over a row of h = dy gamma and of h xhat, xhat = (x - mean) rstd. */
 PF_INLINE void row_means(int64_t n, const float *x, float mean, float rstd, const float *gamma,
                          const float *dy, float *mean_h, float *mean_hx)
 {
-    double h_lane[PF_LANES], hx_lane[PF_LANES];
-    float rest_x[PF_LANES], rest_gamma[PF_LANES], rest_dy[PF_LANES];
-    for (int64_t l = 0; l < PF_LANES; l++) {
-        h_lane[l] = hx_lane[l] = 0;
-        rest_x[l] = mean;
-        rest_gamma[l] = rest_dy[l] = 0;
-    }
-    int64_t whole = n / PF_LANES * PF_LANES;
-    for (int64_t i = 0; i < whole; i += PF_LANES)
-        for (int64_t l = 0; l < PF_LANES; l++) {
-            float h = dy[i + l] * gamma[i + l], xhat = (x[i + l] - mean) * rstd;
-            h_lane[l] += (double)h;
-            hx_lane[l] += (double)(h * xhat);
-        }
-    size_t left = (size_t)(n - whole) * sizeof *x;
-    memcpy(rest_x, x + whole, left);
-    memcpy(rest_gamma, gamma + whole, left);
-    memcpy(rest_dy, dy + whole, left);
-    for (int64_t l = 0; l < PF_LANES; l++) {
-        float h = rest_dy[l] * rest_gamma[l], xhat = (rest_x[l] - mean) * rstd;
-        h_lane[l] += (double)h;
-        hx_lane[l] += (double)(h * xhat);
-    }
+    double h_lane[PF_LANES] = {0}, hx_lane[PF_LANES] = {0};
+    int64_t i = 0;
+    for (; i + PF_LANES <= n; i += PF_LANES)
+        add_products(PF_LANES, x + i, mean, rstd, gamma + i, dy + i, h_lane, hx_lane);
+    if (i < n)
+        add_products(n - i, x + i, mean, rstd, gamma + i, dy + i, h_lane, hx_lane);
     *mean_h = (float)(pf_add_lanes(h_lane) / (double)n);
     *mean_hx = (float)(pf_add_lanes(hx_lane) / (double)n);
 }

@@ -106,13 +106,18 @@ PF_INLINE float pf_exp_lane_tail(float x, float tail)
 
 PF_INLINE float pf_exp_lane(float x) { return pf_exp_lane_tail(x, 0.0f); }
 
-/* Sum of the lanes by halves. */
+/* Sum of the lanes by halves; steps of constant length, which compilers keep in registers. */
 PF_INLINE double pf_add_lanes(double *lane)
 {
-    for (int64_t half = PF_LANES / 2; half > 0; half /= 2)
-        for (int64_t l = 0; l < half; l++)
-            lane[l] += lane[l + half];
-    return lane[0];
+    for (int64_t l = 0; l < 32; l++)
+        lane[l] += lane[l + 32];
+    for (int64_t l = 0; l < 16; l++)
+        lane[l] += lane[l + 16];
+    for (int64_t l = 0; l < 8; l++)
+        lane[l] += lane[l + 8];
+    double a = lane[0] + lane[4], b = lane[1] + lane[5];
+    double c = lane[2] + lane[6], d = lane[3] + lane[7];
+    return (a + c) + (b + d);
 }
 
 #endif
