@@ -179,9 +179,10 @@ PREFOPT_API uint64_t prefopt_dataset_hash(const prefopt_dataset *dataset);
  * more than one kind of row in a line, "label" and "margin" outside pairs, and integers beyond 64
  * bits. A byte order mark, CR LF and a missing last line end are fine. */
 
-/* Reads a file into a new dataset. On any bad line nothing is made, and the text says file, line,
- * field, what was found and what was expected. The caller owns *out. Errors: ARGUMENT, IO, FORMAT,
- * MEMORY, UNSUPPORTED (built without JSON). Thread-safe. Since 0.1. */
+/* Reads a file, compressed with gzip or not (its first bytes say), into a new dataset. On any bad
+ * line nothing is made, and the text says file, line, field, what was found and what was expected.
+ * The caller owns *out. Errors: ARGUMENT, IO, FORMAT (also gzip data that is damaged or cut off),
+ * MEMORY, UNSUPPORTED (built without JSON; gzip, built without that). Thread-safe. Since 0.1. */
 PREFOPT_API int32_t prefopt_dataset_read_jsonl(prefopt_dataset **out, prefopt_context *context,
                                                const char *path);
 

@@ -1,11 +1,6 @@
 /* JSON Lines into a dataset: from memory, and from a file a piece at a time, with lines of any
  * length. */
-#define _GNU_SOURCE
-#include <errno.h>
-#include <fcntl.h>
-#include <unistd.h>
-
-#include "base/pf_file.h"
+#include "data/pf_input.h"
 #include "data/pf_jsonl.h"
 
 #if PF_HAVE_JSON
@@ -40,25 +35,13 @@ static int32_t end(pf_jsonl_reader *r, int32_t status, prefopt_dataset **out)
     return status;
 }
 
-/* Reads the whole lines among n bytes, and with `last` what follows the last line end too. *used:
- * how many bytes were lines. */
-static int32_t read_lines(pf_jsonl_reader *r, const char *bytes, int64_t n, bool last,
-                          int64_t *used)
+static int32_t read_lines(pf_jsonl_reader *r, const char *bytes, int64_t n)
 {
-    int64_t at = 0;
-    while (at < n) {
-        const char *newline = memchr(bytes + at, '\n', (size_t)(n - at));
-        if (newline == NULL && !last)
-            break;
-        int64_t length = newline == NULL ? n - at : newline - (bytes + at);
-        int64_t mark = r->line == 1 && length >= 3 && memcmp(bytes + at, "\xef\xbb\xbf", 3) == 0
-                           ? 3 /* a byte order mark */
-                           : 0;
-        PF_TRY(pf_jsonl_line(r, bytes + at + mark, length - mark));
-        r->line++;
-        at += length + (newline != NULL);
+    for (int64_t at = 0; at < n; r->line++) {
+        int64_t length;
+        const char *line = pf_line_take(bytes, n, r->line, &at, &length);
+        PF_TRY(pf_jsonl_line(r, line, length));
     }
-    *used = at;
     return PREFOPT_OK;
 }
 
@@ -66,47 +49,22 @@ int32_t pf_jsonl_parse(prefopt_context *context, const char *name, const char *b
                        prefopt_dataset **out)
 {
     pf_jsonl_reader reader;
-    int64_t used;
     PF_TRY(begin(&reader, context, name));
-    return end(&reader, read_lines(&reader, bytes, n, true, &used), out);
+    return end(&reader, read_lines(&reader, bytes, n), out);
 }
 
-/* Reads up to `room` bytes: *got of them, 0 at the file's end. */
-static int32_t read_some(int descriptor, const char *path, char *bytes, int64_t room, int64_t *got)
+static int32_t read_file(pf_jsonl_reader *r, pf_input *input)
 {
-    ssize_t n;
-    do
-        n = read(descriptor, bytes, (size_t)(room < (1 << 30) ? room : 1 << 30));
-    while (n < 0 && errno == EINTR);
-    if (n < 0)
-        return pf_fail_errno(errno, "reading", path);
-    *got = n;
-    return PREFOPT_OK;
-}
-
-static int32_t read_file(pf_jsonl_reader *r, int descriptor, const char *path)
-{
-    enum { PIECE = 1 << 16 };
-    int64_t capacity = 0, n = 0, used, got = 1;
-    void *bytes = NULL;
-    int32_t status = PREFOPT_OK;
-    while (status == PREFOPT_OK && got > 0) {
-        status = pf_grow(r->context, &bytes, n, &capacity, n + PIECE, 1);
+    pf_lines lines = {.context = r->context, .input = input};
+    const char *bytes;
+    int64_t n;
+    int32_t status;
+    do {
+        status = pf_lines_next(&lines, 1, &bytes, &n);
         if (status == PREFOPT_OK)
-            status = read_some(descriptor, path, (char *)bytes + n, capacity - n, &got);
-        if (status != PREFOPT_OK)
-            break;
-        n += got;
-        /* Within a long line only what is new is searched. */
-        if (got > 0 && memchr((char *)bytes + (n - got), '\n', (size_t)got) == NULL)
-            continue;
-        status = read_lines(r, bytes, n, got == 0, &used);
-        if (status == PREFOPT_OK) {
-            n -= used;
-            memmove(bytes, (char *)bytes + used, (size_t)n);
-        }
-    }
-    pf_free(r->context, bytes);
+            status = read_lines(r, bytes, n);
+    } while (status == PREFOPT_OK && n > 0);
+    pf_lines_end(&lines);
     return status;
 }
 
@@ -116,15 +74,15 @@ int32_t prefopt_dataset_read_jsonl(prefopt_dataset **out, prefopt_context *conte
     PF_REQUIRE(out);
     PF_REQUIRE(context);
     PF_REQUIRE(path);
-    int descriptor = open(path, O_RDONLY | O_CLOEXEC);
-    if (descriptor < 0)
-        return pf_fail_errno(errno, "opening", path);
+    pf_input *input;
     pf_jsonl_reader reader;
+    PF_TRY(pf_input_open(&input, context, path));
     int32_t status = begin(&reader, context, path);
-    if (status == PREFOPT_OK)
-        status = end(&reader, read_file(&reader, descriptor, path), out);
-    close(descriptor);
-    return status;
+    if (status != PREFOPT_OK) {
+        pf_input_close(input);
+        return status;
+    }
+    return end(&reader, read_file(&reader, input), out);
 }
 
 #else
