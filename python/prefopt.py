@@ -68,6 +68,13 @@ prefopt_row: u32 struct_size, i32 kind, i64 n_completions, ptr prompt, i64 promp
     sampler_logp, ptr score, ptr ref_logp, ptr extra
 prefopt_columns: u32 struct_size, u32 reserved, i64 n_rows, i64 n_sequences, ptr first, ptr
     kind, ptr weight, ptr label, ptr margin, ptr logp, ptr sampler_logp, ptr score, ptr ref_logp
+prefopt_text_options: u32 struct_size, i32 eos, i64 max_prompt, i64 max_completion, i64
+    max_tokens, i64 max_rows, i32 too_long, i32 prompt_keep
+prefopt_text_counts: u32 struct_size, u32 reserved, i64 lines, i64 rows, i64 too_long, i64 same,
+    i64 no_longer_differ, i64 implicit_prompts, i64 moved, i64 boundary_mismatches, i64
+    prompts_cut, i64 completions_cut, i64 prompt_tokens_cut, i64 completion_tokens_cut, i64
+    first_too_long, i64 first_same, i64 first_no_longer_differ, i64 first_moved, i64
+    first_boundary_mismatch
 prefopt_space: u32 struct_size, i32 eos, i64 vocab, i64 horizon
 prefopt_transformer_config: u32 struct_size, i32 architecture, i32 activation, i32
     parallel_residual, i32 tied, i32 eos, i64 vocab, i64 n_layers, i64 width, i64 n_heads, i64
@@ -188,6 +195,8 @@ i32 prefopt_tokenizer_decode ptr ptr i64 ptr i64 ptr
 i32 prefopt_tokenizer_token ptr str i64 ptr
 str prefopt_tokenizer_text ptr i32 ptr
 i32 prefopt_tokenizer_is_special ptr i32
+i32 prefopt_text_options_init ptr u32
+i32 prefopt_text_read ptr ptr ptr str ptr ptr
 i32 prefopt_transformer_config_init ptr u32
 i32 prefopt_policy_create_transformer ptr ptr ptr u64
 i32 prefopt_policy_transformer_config ptr ptr
@@ -324,6 +333,11 @@ PREFOPT_COLUMN_LOGP 0
 PREFOPT_COLUMN_SAMPLER_LOGP 1
 PREFOPT_COLUMN_SCORE 2
 PREFOPT_COLUMN_REF_LOGP 3
+PREFOPT_LONG_CUT 0
+PREFOPT_LONG_SKIP 1
+PREFOPT_LONG_FAIL 2
+PREFOPT_KEEP_END 0
+PREFOPT_KEEP_START 1
 PREFOPT_F64 0
 PREFOPT_F32 1
 PREFOPT_F16 2
@@ -832,6 +846,15 @@ class Dataset(_Handle):
     @classmethod
     def read_jsonl(cls, context, path):
         return cls._made(lib.prefopt_dataset_read_jsonl, context.handle, os.fsencode(path))
+
+    @classmethod
+    def read_text(cls, context, tokenizer, path, **options):
+        """(dataset, counts) from JSON Lines of text, gzip or not: prefopt/text.h. Options as in
+        prefopt_text_options, eos among them."""
+        counts = _struct("prefopt_text_counts")
+        data = cls._made(lib.prefopt_text_read, context.handle, tokenizer.handle, os.fsencode(path),
+                         _ref(_options("prefopt_text_options", options)), _ref(counts))
+        return data, _result(counts)
 
     def write_jsonl(self, path):
         check(lib.prefopt_dataset_write_jsonl(self.handle, os.fsencode(path)))

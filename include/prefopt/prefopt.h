@@ -7,6 +7,7 @@
 #include "loss.h"
 #include "data.h"
 #include "tokenizer.h"
+#include "text.h"
 #include "model.h"
 #include "transformer.h"
 #include "online.h"

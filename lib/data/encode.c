@@ -163,16 +163,21 @@ static int32_t normalise(pf_encoder *e, const char *text, int64_t n)
                 : cut(e, e->t->normalised, e->normal.data, e->normal.n, pieces);
 }
 
+int32_t pf_encode(pf_encoder *e, const char *utf8, int64_t n_bytes)
+{
+    PF_TRY(reserve(e, n_bytes / 4 + 16));
+    return cut(e, e->t->raw, utf8, n_bytes, normalise);
+}
+
 int32_t prefopt_tokenizer_encode(const prefopt_tokenizer *tokenizer, const char *utf8,
                                  int64_t n_bytes, int32_t *tokens, int64_t capacity,
                                  int64_t *n_tokens)
 {
-    enum { MOST = 1 << 29 };
     PF_REQUIRE(tokenizer);
     PF_REQUIRE(n_tokens);
-    if (n_bytes < 0 || n_bytes > MOST)
+    if (n_bytes < 0 || n_bytes > PF_ENCODE_MOST)
         return pf_fail(PREFOPT_ERR_ARGUMENT, "n_bytes is %lld, expected 0 to %d",
-                       (long long)n_bytes, (int)MOST);
+                       (long long)n_bytes, (int)PF_ENCODE_MOST);
     if (capacity < 0)
         return pf_fail(PREFOPT_ERR_ARGUMENT, "capacity is %lld, expected >= 0",
                        (long long)capacity);
@@ -188,9 +193,7 @@ int32_t prefopt_tokenizer_encode(const prefopt_tokenizer *tokenizer, const char 
     if (n_bytes > 0) {
         pf_encoder e;
         PF_TRY(pf_encoder_begin(&e, tokenizer));
-        int32_t status = reserve(&e, n_bytes / 4 + 16);
-        if (status == PREFOPT_OK)
-            status = cut(&e, tokenizer->raw, utf8, n_bytes, normalise);
+        int32_t status = pf_encode(&e, utf8, n_bytes);
         n = e.n;
         if (status == PREFOPT_OK && capacity > 0)
             memcpy(tokens, e.tokens, (size_t)(n < capacity ? n : capacity) * sizeof *tokens);

@@ -5,7 +5,7 @@
 
 #if PF_HAVE_JSON
 
-static int32_t begin(pf_jsonl_reader *r, prefopt_context *context, const char *name)
+int32_t pf_jsonl_begin(pf_jsonl_reader *r, prefopt_context *context, const char *name)
 {
     /* Error texts are short; the end of a long path says more than its beginning. */
     enum { NAME_SHOWN = 256 };
@@ -22,8 +22,7 @@ static int32_t begin(pf_jsonl_reader *r, prefopt_context *context, const char *n
     return PREFOPT_OK;
 }
 
-/* Hands the dataset over when all went well. */
-static int32_t end(pf_jsonl_reader *r, int32_t status, prefopt_dataset **out)
+int32_t pf_jsonl_end(pf_jsonl_reader *r, int32_t status, prefopt_dataset **out)
 {
     pf_free(r->context, r->tokens);
     pf_free(r->context, r->offsets);
@@ -49,8 +48,8 @@ int32_t pf_jsonl_parse(prefopt_context *context, const char *name, const char *b
                        prefopt_dataset **out)
 {
     pf_jsonl_reader reader;
-    PF_TRY(begin(&reader, context, name));
-    return end(&reader, read_lines(&reader, bytes, n), out);
+    PF_TRY(pf_jsonl_begin(&reader, context, name));
+    return pf_jsonl_end(&reader, read_lines(&reader, bytes, n), out);
 }
 
 static int32_t read_file(pf_jsonl_reader *r, pf_input *input)
@@ -77,12 +76,12 @@ int32_t prefopt_dataset_read_jsonl(prefopt_dataset **out, prefopt_context *conte
     pf_input *input;
     pf_jsonl_reader reader;
     PF_TRY(pf_input_open(&input, context, path));
-    int32_t status = begin(&reader, context, path);
+    int32_t status = pf_jsonl_begin(&reader, context, path);
     if (status != PREFOPT_OK) {
         pf_input_close(input);
         return status;
     }
-    return end(&reader, read_file(&reader, input), out);
+    return pf_jsonl_end(&reader, read_file(&reader, input), out);
 }
 
 #else

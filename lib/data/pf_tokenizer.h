@@ -127,6 +127,7 @@ struct prefopt_tokenizer {
         *normalised; /* those found in the text as it is, in the normalised; or NULL */
 
     bool nfc, add_prefix_space, ignore_merges;
+    bool gpt2_pattern;            /* the last pattern is pf_gpt2_pattern */
     pf_pattern **patterns;        /* one after the other on what the one before left */
     int64_t n_patterns, n_splits; /* the first n_splits are Split's, then comes add_prefix_space */
 };
@@ -173,6 +174,10 @@ typedef struct {
 
 int32_t pf_encoder_begin(pf_encoder *e, const prefopt_tokenizer *t);
 void pf_encoder_end(pf_encoder *e);
+/* Appends the tokens of a text: valid UTF-8, at most PF_ENCODE_MOST bytes. Errors: as
+ * prefopt_tokenizer_encode. */
+enum { PF_ENCODE_MOST = 1 << 29 };
+int32_t pf_encode(pf_encoder *e, const char *utf8, int64_t n_bytes);
 /* Appends the tokens that merging the bytes gives. */
 int32_t pf_encode_merged(pf_encoder *e, const char *bytes, int64_t n);
 

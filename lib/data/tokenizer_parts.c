@@ -84,6 +84,7 @@ static int32_t read_byte_level(prefopt_tokenizer *t, const json_t *object, const
     /* Files from before there was this field mean true. */
     PF_TRY(pf_file_bool(object, part, "use_regex", true, &use_regex));
     t->n_splits = t->n_patterns;
+    t->gpt2_pattern = use_regex;
     return use_regex ? add_pattern(t, part, pf_gpt2_pattern, (int64_t)strlen(pf_gpt2_pattern))
                      : PREFOPT_OK;
 }

@@ -13,7 +13,8 @@ ROOMS = ["base", "math", "loss", "data", "model", "online", "train", "report"]
 APART = {("data", "loss"), ("model", "loss"), ("online", "loss")}
 # Public headers that are not named after their room.
 ROOM_OF_HEADER = {"policy_gradient": "loss", "kl": "loss", "logits": "math", "ppo": "loss",
-                  "strengths": "train", "tokenizer": "data", "transformer": "model", "prefopt": None}
+                  "strengths": "train", "tokenizer": "data", "text": "data", "transformer": "model",
+                  "prefopt": None}
 INCLUDE = re.compile(r'^\s*#\s*include\s*[<"]([^">]+)[">]', re.M)
 
 

@@ -148,6 +148,17 @@ class Tokens(unittest.TestCase):
                 t = prefopt.Tokenizer.load(context, path)
             except prefopt.UnsupportedError as error:
                 self.skipTest(str(error))
+            lines = os.path.join(folder, "pairs.jsonl")
+            pathlib.Path(lines).write_text('{"prompt":"a","chosen":" a","rejected":"bb","id":7}\n'
+                                           '{"chosen":"aab","rejected":"aac"}\n')
+            data, counts = prefopt.Dataset.read_text(context, t, lines, eos=257, max_completion=2)
+            self.assertEqual((len(data), counts.rows, counts.lines, counts.implicit_prompts), (2, 2, 2, 1))
+            self.assertEqual((counts.completions_cut, counts.completion_tokens_cut), (1, 1))
+            self.assertEqual([c.tolist() for c in data[0].completions], [[256, 257], [98, 98]])
+            self.assertEqual((data[0].extra, data[1].prompt.tolist()), ('{"id":7}', [97, 97]))
+            with self.assertRaisesRegex(prefopt.FormatError, r"pairs.jsonl:1: a completion has 3 tokens"):
+                prefopt.Dataset.read_text(context, t, lines, eos=257, max_completion=2,
+                                          too_long=prefopt.LONG_FAIL)
             with self.assertRaisesRegex(prefopt.Error, "missing.json"):
                 prefopt.Tokenizer.load(context, os.path.join(folder, "missing.json"))
         self.assertEqual(len(t), 258)
