@@ -2,10 +2,16 @@
  * decay, on parameters of either type.
  *
  * Arrays are cut into chunks of a fixed length, whatever the threads, and sums are over the chunks'
- * sums in order. A step is computed twice: first without writing, to see whether every parameter
- * stays finite, so that a bad step leaves parameters and moments as they were. */
+ * sums in order.
+ *
+ * A step that would make a parameter infinite or NaN changes nothing. The pass that finds the
+ * gradient's norm also finds the largest parameter; together they bound what the step can write,
+ * and mostly prove that it fits: then one pass takes the step, for float32 parameters in float32.
+ * Where the bound proves nothing, or a float does not hold the step's constants well, arithmetic is
+ * in double, and the step is computed twice: first without writing, to see what it would give. */
 #include <math.h>
 
+#include "math/pf_steps.h"
 #include "train/pf_train.h"
 
 enum { CHUNK = 16384 };
@@ -21,6 +27,9 @@ typedef struct {
     step_constants constants;
     double strength; /* of the ridge */
     bool write;
+    bool proven; /* float32 slots go in float32 */
+    pf_adamw_constants adamw;
+    pf_sgd_constants sgd;
 } work;
 
 int32_t pf_optimiser_init(pf_optimiser *optimiser, prefopt_context *context,
@@ -29,6 +38,7 @@ int32_t pf_optimiser_init(pf_optimiser *optimiser, prefopt_context *context,
     memset(optimiser, 0, sizeof *optimiser);
     optimiser->context = context;
     optimiser->options = *options;
+    optimiser->grad_norm = NAN;
     return PREFOPT_OK;
 }
 
@@ -46,7 +56,7 @@ int32_t pf_optimiser_add(pf_optimiser *optimiser, const prefopt_parameters *para
     size_t size = slot->dtype == PREFOPT_F32 ? sizeof(float) : sizeof(double);
     bool adam = optimiser->options.optimiser == PREFOPT_ADAMW;
     int64_t n_chunks = optimiser->n_chunks + chunks_of(slot->n);
-    double *partial = pf_alloc(context, n_chunks, sizeof *partial);
+    double *partial = pf_alloc(context, 2 * n_chunks, sizeof *partial);
     if (partial == NULL)
         return PREFOPT_ERR_MEMORY;
     if (adam || optimiser->options.momentum > 0)
@@ -62,6 +72,7 @@ int32_t pf_optimiser_add(pf_optimiser *optimiser, const prefopt_parameters *para
     }
     pf_free(context, optimiser->partial);
     optimiser->partial = partial;
+    optimiser->largest = partial + n_chunks;
     optimiser->n_chunks = n_chunks;
     optimiser->n_slots++;
     return PREFOPT_OK;
@@ -74,39 +85,41 @@ void pf_optimiser_clear(pf_optimiser *optimiser)
         pf_free(optimiser->context, optimiser->slots[i].second);
     }
     pf_free(optimiser->context, optimiser->partial);
-    optimiser->partial = NULL;
+    optimiser->partial = optimiser->largest = NULL;
     optimiser->n_slots = 0;
 }
 
-/* The kernels of one chunk, for one type. Arithmetic is in double throughout.
- * square: sum of the gradients' squares. ridge: see pf_optimiser_ridge.
- * adamw, sgd: number of parameters that the step would make infinite or NaN. */
+static double square_f64(const pf_slot *slot, int64_t low, int64_t high, double *largest)
+{
+    const double *grad = slot->grad, *value = slot->value;
+    double sum = 0, most = 0;
+    for (int64_t i = low; i < high; i++) {
+        double magnitude = fabs(value[i]);
+        sum += grad[i] * grad[i];
+        if (magnitude < INFINITY && magnitude > most)
+            most = magnitude;
+    }
+    *largest = most;
+    return sum;
+}
+
+static double ridge_f64(const pf_slot *slot, int64_t low, int64_t high, double strength, bool add)
+{
+    const double *value = slot->value;
+    double *grad = slot->grad, sum = 0;
+    for (int64_t i = low; i < high; i++) {
+        if (!isfinite(value[i]))
+            continue;
+        if (add)
+            grad[i] += strength * value[i];
+        sum += value[i] * value[i];
+    }
+    return sum;
+}
+
+/* The step on one chunk in double arithmetic, for one type: the number of parameters that it would
+ * make infinite or NaN. */
 #define DEFINE_KERNELS(type, suffix)                                                               \
-    static double square_##suffix(const pf_slot *slot, int64_t low, int64_t high)                  \
-    {                                                                                              \
-        const type *grad = slot->grad;                                                             \
-        double sum = 0;                                                                            \
-        for (int64_t i = low; i < high; i++)                                                       \
-            sum += (double)grad[i] * (double)grad[i];                                              \
-        return sum;                                                                                \
-    }                                                                                              \
-                                                                                                   \
-    static double ridge_##suffix(const pf_slot *slot, int64_t low, int64_t high, double strength,  \
-                                 bool add)                                                         \
-    {                                                                                              \
-        const type *value = slot->value;                                                           \
-        type *grad = slot->grad;                                                                   \
-        double sum = 0;                                                                            \
-        for (int64_t i = low; i < high; i++) {                                                     \
-            if (!isfinite(value[i]))                                                               \
-                continue;                                                                          \
-            if (add)                                                                               \
-                grad[i] = (type)((double)grad[i] + strength * (double)value[i]);                   \
-            sum += (double)value[i] * (double)value[i];                                            \
-        }                                                                                          \
-        return sum;                                                                                \
-    }                                                                                              \
-                                                                                                   \
     static int64_t adamw_##suffix(const pf_slot *slot, int64_t low, int64_t high,                  \
                                   const step_constants *c, bool write)                             \
     {                                                                                              \
@@ -184,14 +197,25 @@ static void norm_task(void *payload, int64_t task)
     pf_optimiser *optimiser = payload;
     int64_t low, high;
     const pf_slot *slot = chunk_of(optimiser, task, &low, &high);
-    optimiser->partial[task] =
-        slot->dtype == PREFOPT_F32 ? square_f32(slot, low, high) : square_f64(slot, low, high);
+    if (slot->dtype == PREFOPT_F64) {
+        optimiser->partial[task] = square_f64(slot, low, high, &optimiser->largest[task]);
+        return;
+    }
+    const float *grad = slot->grad, *value = slot->value;
+    float largest;
+    optimiser->partial[task] = pf_grad_square_f32(high - low, grad + low, value + low, &largest);
+    optimiser->largest[task] = (double)largest;
 }
 
 double pf_optimiser_grad_norm(pf_optimiser *optimiser)
 {
     pf_parallel_for(optimiser->context, optimiser->n_chunks, norm_task, optimiser);
-    return sqrt(sum_of_partials(optimiser, optimiser->n_chunks));
+    optimiser->grad_norm = sqrt(sum_of_partials(optimiser, optimiser->n_chunks));
+    optimiser->largest_value = 0;
+    for (int64_t i = 0; i < optimiser->n_chunks; i++)
+        if (optimiser->largest[i] > optimiser->largest_value)
+            optimiser->largest_value = optimiser->largest[i];
+    return optimiser->grad_norm;
 }
 
 static void ridge_task(void *payload, int64_t task)
@@ -199,9 +223,13 @@ static void ridge_task(void *payload, int64_t task)
     work *w = payload;
     int64_t low, high;
     const pf_slot *slot = chunk_of(w->optimiser, task, &low, &high);
-    w->optimiser->partial[task] = slot->dtype == PREFOPT_F32
-                                      ? ridge_f32(slot, low, high, w->strength, w->write)
-                                      : ridge_f64(slot, low, high, w->strength, w->write);
+    if (slot->dtype == PREFOPT_F64) {
+        w->optimiser->partial[task] = ridge_f64(slot, low, high, w->strength, w->write);
+        return;
+    }
+    const float *value = slot->value;
+    w->optimiser->partial[task] =
+        pf_ridge_f32(high - low, w->strength, w->write, value + low, (float *)slot->grad + low);
 }
 
 double pf_optimiser_ridge(pf_optimiser *optimiser, double strength, bool add)
@@ -212,19 +240,104 @@ double pf_optimiser_ridge(pf_optimiser *optimiser, double strength, bool add)
     return 0.5 * strength * sum_of_partials(optimiser, n);
 }
 
+static void step_in_float(const work *w, const pf_slot *slot, int64_t low, int64_t n)
+{
+    float *value = (float *)slot->value + low, *grad = (float *)slot->grad + low;
+    float *first = slot->first != NULL ? (float *)slot->first + low : NULL;
+    if (w->optimiser->options.optimiser == PREFOPT_ADAMW)
+        pf_adamw_f32(n, &w->adamw, value, grad, first, (float *)slot->second + low);
+    else
+        pf_sgd_f32(n, &w->sgd, value, grad, first);
+}
+
 static void step_task(void *payload, int64_t task)
 {
     work *w = payload;
-    int64_t low, high, bad;
+    int64_t low, high, bad = 0;
     const pf_slot *slot = chunk_of(w->optimiser, task, &low, &high);
     const step_constants *c = &w->constants;
-    if (w->optimiser->options.optimiser == PREFOPT_ADAMW)
-        bad = slot->dtype == PREFOPT_F32 ? adamw_f32(slot, low, high, c, w->write)
-                                         : adamw_f64(slot, low, high, c, w->write);
+    bool narrow = slot->dtype == PREFOPT_F32;
+    if (narrow && w->proven)
+        step_in_float(w, slot, low, high - low);
+    else if (w->optimiser->options.optimiser == PREFOPT_ADAMW)
+        bad = narrow ? adamw_f32(slot, low, high, c, w->write)
+                     : adamw_f64(slot, low, high, c, w->write);
     else
-        bad = slot->dtype == PREFOPT_F32 ? sgd_f32(slot, low, high, c, w->write)
-                                         : sgd_f64(slot, low, high, c, w->write);
+        bad =
+            narrow ? sgd_f32(slot, low, high, c, w->write) : sgd_f64(slot, low, high, c, w->write);
     w->optimiser->partial[task] = (double)bad;
+}
+
+/* Whether no number that the step computes can be above `limit` in magnitude, by the bounds of
+ * gradients (times scale), moments and values. NaN proves nothing. */
+static bool bound_proves(const pf_optimiser *optimiser, const step_constants *c, double limit)
+{
+    double grad = c->scale * optimiser->grad_norm;
+    double value = optimiser->largest_value * (1 + c->rate * optimiser->options.weight_decay);
+    if (optimiser->options.optimiser == PREFOPT_SGD) {
+        double moment = c->momentum * optimiser->moment_bound + grad;
+        return moment <= limit && value + c->rate * moment <= limit;
+    }
+    /* The first moment is a mean of gradients, the second of their squares. */
+    double moment = optimiser->moment_bound > grad ? optimiser->moment_bound : grad;
+    double step = c->rate / c->correct1 * moment;
+    return moment * moment <= limit && moment / sqrt(c->correct2) <= limit && step <= limit &&
+           value + step / c->epsilon <= limit;
+}
+
+/* Whether floats hold the constants to full precision, with room for their products. */
+static bool floats_hold(const step_constants *c, double weight_decay, bool adam)
+{
+    bool common = (c->rate == 0 || (c->rate >= 1e-20 && c->rate <= 1e20)) && c->scale >= 1e-20 &&
+                  c->scale <= 1 && c->rate * weight_decay <= 1e20;
+    return common && (!adam || (c->epsilon >= 1e-12 && c->epsilon <= 1e20 && c->correct1 >= 1e-12 &&
+                                c->correct2 >= 1e-12));
+}
+
+static bool is_proven(const pf_optimiser *optimiser, const step_constants *c)
+{
+    /* Well below the largest numbers of the types, so that rounding does not matter. */
+    static const double f64_limit = 1e300, f32_limit = 1e37;
+    bool adam = optimiser->options.optimiser == PREFOPT_ADAMW;
+    for (int32_t i = 0; i < optimiser->n_slots; i++) {
+        bool narrow = optimiser->slots[i].dtype == PREFOPT_F32;
+        if (!bound_proves(optimiser, c, narrow ? f32_limit : f64_limit) ||
+            (narrow && !floats_hold(c, optimiser->options.weight_decay, adam)))
+            return false;
+    }
+    return true;
+}
+
+static void narrow_constants(work *w, double weight_decay)
+{
+    const step_constants *c = &w->constants;
+    float scale = (float)c->scale, shrink = (float)(c->rate * weight_decay);
+    w->sgd = (pf_sgd_constants){
+        .scale = scale, .momentum = (float)c->momentum, .rate = (float)c->rate, .shrink = shrink};
+    w->adamw = (pf_adamw_constants){.scale = scale,
+                                    .beta1 = (float)c->beta1,
+                                    .beta1_rest = (float)(c->beta1 - (double)(float)c->beta1),
+                                    .keep1 = (float)(1 - c->beta1),
+                                    .beta2 = (float)c->beta2,
+                                    .beta2_rest = (float)(c->beta2 - (double)(float)c->beta2),
+                                    .keep2 = (float)(1 - c->beta2),
+                                    .rate = (float)(c->rate / c->correct1),
+                                    .root = (float)(1 / sqrt(c->correct2)),
+                                    .epsilon = (float)c->epsilon,
+                                    .shrink = shrink};
+}
+
+/* What moments can be after the step; the norm is known once. */
+static void update_bounds(pf_optimiser *optimiser, const step_constants *c)
+{
+    double grad = c->scale * optimiser->grad_norm, moment = optimiser->moment_bound;
+    if (isnan(grad))
+        grad = INFINITY;
+    if (optimiser->options.optimiser == PREFOPT_SGD)
+        moment = c->momentum > 0 ? c->momentum * moment + grad : 0;
+    else if (grad > moment)
+        moment = grad;
+    optimiser->moment_bound = moment;
 }
 
 bool pf_optimiser_step(pf_optimiser *optimiser, double rate, double scale)
@@ -241,11 +354,18 @@ bool pf_optimiser_step(pf_optimiser *optimiser, double rate, double scale)
                             .momentum = o->momentum,
                             .correct1 = 1 - pow(o->beta1, t),
                             .correct2 = 1 - pow(o->beta2, t)}};
-    pf_parallel_for(optimiser->context, optimiser->n_chunks, step_task, &w);
-    if (sum_of_partials(optimiser, optimiser->n_chunks) != 0)
-        return false;
+    w.proven = is_proven(optimiser, &w.constants);
+    if (w.proven) {
+        narrow_constants(&w, o->weight_decay);
+    } else {
+        pf_parallel_for(optimiser->context, optimiser->n_chunks, step_task, &w);
+        if (sum_of_partials(optimiser, optimiser->n_chunks) != 0)
+            return false;
+    }
     w.write = true;
     pf_parallel_for(optimiser->context, optimiser->n_chunks, step_task, &w);
+    update_bounds(optimiser, &w.constants);
+    optimiser->grad_norm = NAN;
     optimiser->steps++;
     return true;
 }
