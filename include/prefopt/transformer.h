@@ -89,6 +89,11 @@ typedef struct prefopt_tensor {
 PREFOPT_API int32_t prefopt_policy_tensor(const prefopt_policy *policy, int64_t i,
                                           prefopt_tensor *out);
 
+/* Whether the backward pass computes the layers again (1) from their inputs alone instead of
+ * keeping what they computed (0, the default): a third more time for a fraction of the memory, and
+ * the same bits. Errors: ARGUMENT, UNSUPPORTED (another kind of policy). Since 0.1. */
+PREFOPT_API int32_t prefopt_policy_set_recompute(prefopt_policy *policy, int32_t recompute);
+
 #ifdef __cplusplus
 }
 #endif

@@ -312,3 +312,14 @@ int32_t prefopt_policy_tensor(const prefopt_policy *policy, int64_t i, prefopt_t
     PF_TRY(pf_struct_check_out(out, sizeof *out, "prefopt_tensor"));
     return pf_shape_tensor(model->shape, i, out);
 }
+
+int32_t prefopt_policy_set_recompute(prefopt_policy *policy, int32_t recompute)
+{
+    const pf_transformer *model = NULL;
+    PF_TRY(transformer_of(policy, &model));
+    if (recompute != 0 && recompute != 1)
+        return pf_fail(PREFOPT_ERR_ARGUMENT,
+                       "prefopt_policy_set_recompute: recompute is %d, expected 0 or 1", recompute);
+    ((pf_transformer *)policy->payload)->recompute = recompute;
+    return PREFOPT_OK;
+}
