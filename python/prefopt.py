@@ -87,7 +87,8 @@ prefopt_policy_callbacks: u32 struct_size, u32 reserved, ptr logprobs, ptr backw
 prefopt_reward_callbacks: u32 struct_size, u32 reserved, ptr scores, ptr backward, ptr
     parameters, ptr destroy, ptr updated
 prefopt_sampler_options: u32 struct_size, i32 without_replacement, i64 n, f64 temperature, i64
-    top_k, f64 top_p, u64 seed, u64 round
+    top_k, f64 top_p, u64 seed, u64 round, f64 min_p, i64 max_tokens, i64 n_stop, ptr stop, ptr
+    token, ptr token_payload
 prefopt_ranker_options: u32 struct_size, i32 rule, i32 tie_rule, i32 soft_labels, f64
     soft_scale, f64 margin_floor, u64 seed
 prefopt_rank_counts: u32 struct_size, u32 reserved, i64 pairs, i64 duplicates, i64 ties, i64

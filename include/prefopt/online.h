@@ -21,16 +21,17 @@ extern "C" {
 
 /* The next token is drawn from the policy's p^(1/temperature), renormalised; cut to the top_k
  * likeliest tokens, renormalised; cut to the likeliest tokens up to the mass top_p (the fewest that
- * reach it), renormalised. Between equally likely tokens the one with the lower number goes first.
+ * reach it), renormalised; cut to the tokens whose probability is at least min_p times that of the
+ * likeliest, renormalised. Between equally likely tokens the one with the lower number goes first.
  *
  * temperature 0 is greedy: the likeliest token each time (the lowest of several). It draws nothing,
- * so seed, round, top_k and top_p are then ARGUMENT, and n completions of a prompt are n equal
- * ones.
+ * so seed, round, top_k, top_p and min_p are then ARGUMENT, and n completions of a prompt are n
+ * equal ones.
  *
  * without_replacement draws n distinct completions from the policy itself (Gumbel-top-k, Kool et
  * al., arXiv 1903.06059): the first from p, each further one from what the ones before have left,
- * renormalised. temperature, top_k and top_p are then ARGUMENT. All completions of the space are
- * enumerated, at most 1,000,000 a prompt. */
+ * renormalised. All completions of the space are enumerated, at most 1,000,000 a prompt. The other
+ * options but n, seed and round are then ARGUMENT. */
 typedef struct prefopt_sampler_options {
     uint32_t struct_size;
     int32_t without_replacement; /* 1: distinct completions; default 0 */
@@ -40,6 +41,17 @@ typedef struct prefopt_sampler_options {
     double top_p;                /* above 0, at most 1; default 1: all */
     uint64_t seed;               /* default 0 */
     uint64_t round;              /* default 0; another round with the same seed draws afresh */
+    double min_p;                /* 0 (default: all) to 1 */
+    int64_t max_tokens;          /* of a completion, >= 0; 0 (default): the space's horizon */
+    int64_t n_stop;              /* default 0 */
+    const int32_t *stop;         /* n_stop tokens below the vocabulary's size that end a completion,
+                                    like eos, and stay its last token; default NULL */
+    /* Told of each token as it is drawn, on the calling thread: completion `completion` of row
+     * `row` goes on with it. The tokens of one completion come in order; completions advance
+     * together, a wave of rows at a time. Returns PREFOPT_OK to go on, PREFOPT_STOPPED to stop, or
+     * an error. Default NULL. */
+    int32_t (*token)(void *payload, int64_t row, int64_t completion, int32_t token);
+    void *token_payload; /* the callback's; default NULL */
 } prefopt_sampler_options;
 
 /* Fills options with the defaults. Errors: ARGUMENT (NULL), VERSION. Thread-safe. Since 0.1. */
@@ -57,15 +69,23 @@ PREFOPT_API int32_t prefopt_sampler_options_init(prefopt_sampler_options *option
  *
  * The draw of token t of completion j of row i depends on (seed, round, i, j, t) and the
  * probabilities alone: not on the number of threads, nor on how rows are batched. A completion ends
- * with the space's eos or at its horizon. The policy is asked for many prefixes at once, each
- * distinct prefix of a row once a step; distributions are held for as many as fit the byte budget
- * of the policy's context. One thread at a time may use the policy.
+ * with the space's eos or a stop token, after max_tokens or at the space's horizon; a
+ * transformer's also where prompt and completion have max_positions tokens together. The policy is
+ * asked for many prefixes at once, each distinct prefix of a row once a step; distributions are
+ * held for as many as fit the byte budget of the policy's context. One thread at a time may use
+ * the policy.
+ *
+ * A transformer goes on from the keys and values of what came before: of a prompt once for all of
+ * its completions. A wave takes as many completions as fit the byte budget when each is as long as
+ * it may become: set max_tokens. A prompt has 1 to max_positions - 1 tokens.
+ *
  * options NULL: defaults.
- * Errors: ARGUMENT (also: fewer than n completions have positive probability, without replacement),
+ * Errors: ARGUMENT (also: fewer than n completions have positive probability, without replacement;
+ * a prompt that is too long or empty for a transformer, names the row),
  * UNSUPPORTED (a policy without a space, or without next_logprobs, which drawing without
  * replacement does not need; a space too large to enumerate), NUMERIC (next-token probabilities
- * that do not sum to 1 within 1e-3), MEMORY, CALLBACK, VERSION; STOPPED when a callback asks for
- * it. Since 0.1. */
+ * that do not sum to 1 within 1e-3, logits that are not finite), MEMORY, CALLBACK, VERSION; STOPPED
+ * when a callback asks for it. Since 0.1. */
 PREFOPT_API int32_t prefopt_sample(prefopt_dataset **out, prefopt_policy *policy,
                                    const prefopt_dataset *prompts,
                                    const prefopt_sampler_options *options);

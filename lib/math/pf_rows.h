@@ -17,6 +17,16 @@ int64_t pf_row_find_bad(int64_t n, const float *x);
  * e: the terms as float [n], or NULL; may be x itself. */
 double pf_row_exp_sum(int64_t n, const float *x, float max, float scale, float *e);
 
+/* For each of PF_THRESHOLDS thresholds: count += how many of x [n] are at it or above, mass += what
+ * their weights [n] sum to (in float within a call: n up to some hundreds). */
+enum { PF_THRESHOLDS = 8 };
+void pf_row_at_least(int64_t n, const float *x, const float *weight, const float *threshold,
+                     int64_t *count, double *mass);
+
+/* The first `most` indices with low <= x < high, in order; how many there are. */
+int64_t pf_row_between(int64_t n, const float *x, float low, float high, int64_t most,
+                       int32_t *index);
+
 /* x *= factor, n elements. */
 void pf_row_scale(int64_t n, float *x, float factor);
 

@@ -4,6 +4,7 @@
 #include "math/pf_gemm.h"
 #include "math/pf_math.h"
 #include "math/pf_rows.h"
+#include "model/pf_decoder.h"
 #include "model/pf_model.h"
 #include "model/pf_network.h"
 #include "prefopt/logits.h"
@@ -213,7 +214,13 @@ static const prefopt_policy_callbacks callbacks = {
     .updated = transformer_updated,
 };
 
-static const pf_policy_extras extras = {.keeps = transformer_keeps};
+static int32_t transformer_decoder(void *payload, float scale, pf_decoder **out)
+{
+    const pf_transformer *model = payload;
+    return pf_decoder_create(out, model->shape, model->weights->value, scale);
+}
+
+static const pf_policy_extras extras = {.keeps = transformer_keeps, .decoder = transformer_decoder};
 
 /* Takes the model over; on failure it is destroyed. */
 static int32_t wrap(prefopt_policy **out, pf_transformer *model)

@@ -19,18 +19,20 @@ int64_t pf_heap_pop(int64_t n, const double *key, int64_t *order);
 /* ---- next-token distributions (truncate.c) */
 
 /* What a token is drawn from: p^(1/temperature), renormalised; of that the top_k likeliest,
- * renormalised; of that the likeliest up to the mass top_p (the fewest whose mass reaches it), and
- * renormalised again. Between equal probabilities the lower token goes first. */
+ * renormalised; of that the likeliest up to the mass top_p (the fewest whose mass reaches it); of
+ * that the ones at least min_p times as likely as the likeliest; and renormalised again. Between
+ * equal probabilities the lower token goes first. */
 typedef struct {
     double temperature; /* > 0 */
     int64_t top_k;      /* 0: all */
     double top_p;       /* (0, 1]; 1: all */
+    double min_p;       /* [0, 1]; 0: all */
 } pf_truncation;
 
 /* True when a draw is from p as it is. */
 static inline bool pf_truncation_is_none(const pf_truncation *t)
 {
-    return t->temperature == 1 && t->top_k == 0 && t->top_p == 1;
+    return t->temperature == 1 && t->top_k == 0 && t->top_p == 1 && t->min_p == 0;
 }
 
 /* log_q[vocab] from logp[vocab] (no NaN, no +inf, not all -inf); -inf at tokens left out. order:
@@ -44,6 +46,8 @@ typedef struct {
     int64_t id;
     int32_t token; /* out */
     int32_t padding;
+    double logp, log_q; /* of the token: the policy's own, and in what it was drawn from; the
+                           sampler's sources fill them in */
 } pf_draw;
 
 /* Gives each draw the token at which the cumulated exp(log_q), in token order, first exceeds u *

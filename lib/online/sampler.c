@@ -6,12 +6,15 @@
 #include "model/pf_model.h"
 #include "online/pf_online.h"
 
+/* The struct's size in its first release. */
+enum { V1_SIZE = offsetof(prefopt_sampler_options, min_p) };
+
 static const prefopt_sampler_options defaults = {
     .struct_size = sizeof(prefopt_sampler_options), .n = 2, .temperature = 1, .top_p = 1};
 
 int32_t prefopt_sampler_options_init(prefopt_sampler_options *options, uint32_t struct_size)
 {
-    return pf_struct_init(options, struct_size, &defaults, sizeof defaults, sizeof defaults,
+    return pf_struct_init(options, struct_size, &defaults, sizeof defaults, V1_SIZE,
                           "prefopt_sampler_options");
 }
 
@@ -19,6 +22,33 @@ static int32_t unused(const char *option, const char *where)
 {
     return pf_fail(PREFOPT_ERR_ARGUMENT, "prefopt_sample: %s is set, but %s does not use it",
                    option, where);
+}
+
+static int32_t check_ends(const prefopt_sampler_options *o)
+{
+    if (o->max_tokens < 0)
+        return pf_fail(PREFOPT_ERR_ARGUMENT,
+                       "prefopt_sample: max_tokens is %lld, expected at least 0 (0: the horizon)",
+                       (long long)o->max_tokens);
+    if (o->n_stop < 0)
+        return pf_fail(PREFOPT_ERR_ARGUMENT, "prefopt_sample: n_stop is %lld, expected at least 0",
+                       (long long)o->n_stop);
+    if ((o->n_stop > 0) != (o->stop != NULL))
+        return pf_fail(PREFOPT_ERR_ARGUMENT, "prefopt_sample: stop is %s but n_stop is %lld",
+                       o->stop == NULL ? "NULL" : "set", (long long)o->n_stop);
+    if (o->token == NULL && o->token_payload != NULL)
+        return pf_fail(PREFOPT_ERR_ARGUMENT, "prefopt_sample: token_payload is set without token");
+    return PREFOPT_OK;
+}
+
+static int32_t check_stop_tokens(const prefopt_sampler_options *o, int64_t vocab)
+{
+    for (int64_t i = 0; i < o->n_stop; i++)
+        if (o->stop[i] < 0 || o->stop[i] >= vocab)
+            return pf_fail(PREFOPT_ERR_ARGUMENT,
+                           "prefopt_sample: stop[%lld] is %d, expected 0 to %lld", (long long)i,
+                           o->stop[i], (long long)vocab - 1);
+    return PREFOPT_OK;
 }
 
 static int32_t check_options(const prefopt_sampler_options *o)
@@ -30,9 +60,11 @@ static int32_t check_options(const prefopt_sampler_options *o)
     if (o->n < 1)
         return pf_fail(PREFOPT_ERR_ARGUMENT, "prefopt_sample: n is %lld, expected at least 1",
                        (long long)o->n);
-    if (isnan(o->temperature) || isnan(o->top_p))
+    if (isnan(o->temperature) || isnan(o->top_p) || isnan(o->min_p))
         return pf_fail(PREFOPT_ERR_NUMERIC, "prefopt_sample: %s is NaN",
-                       isnan(o->temperature) ? "temperature" : "top_p");
+                       isnan(o->temperature) ? "temperature"
+                       : isnan(o->top_p)     ? "top_p"
+                                             : "min_p");
     if (!(o->temperature >= 0 && o->temperature < INFINITY))
         return pf_fail(PREFOPT_ERR_ARGUMENT,
                        "prefopt_sample: temperature is %g, expected a finite number, at least 0",
@@ -44,11 +76,26 @@ static int32_t check_options(const prefopt_sampler_options *o)
     if (!(o->top_p > 0 && o->top_p <= 1))
         return pf_fail(PREFOPT_ERR_ARGUMENT,
                        "prefopt_sample: top_p is %g, expected above 0 and at most 1", o->top_p);
+    if (!(o->min_p >= 0 && o->min_p <= 1))
+        return pf_fail(PREFOPT_ERR_ARGUMENT, "prefopt_sample: min_p is %g, expected 0 to 1",
+                       o->min_p);
+    return check_ends(o);
+}
+
+/* Options that what was asked for does not use. */
+static int32_t check_used(const prefopt_sampler_options *o)
+{
     const char *where = NULL;
     if (o->without_replacement) {
         where = "sampling without replacement";
         if (o->temperature != 1)
             return unused("temperature", where);
+        if (o->max_tokens != 0)
+            return unused("max_tokens", where);
+        if (o->n_stop != 0)
+            return unused("stop", where);
+        if (o->token != NULL)
+            return unused("token", where);
     } else if (o->temperature == 0) {
         where = "temperature 0 (greedy)";
         if (o->seed != 0)
@@ -60,6 +107,8 @@ static int32_t check_options(const prefopt_sampler_options *o)
         return unused("top_k", where);
     if (where != NULL && o->top_p != 1)
         return unused("top_p", where);
+    if (where != NULL && o->min_p != 0)
+        return unused("min_p", where);
     return PREFOPT_OK;
 }
 
@@ -71,14 +120,16 @@ int32_t prefopt_sample(prefopt_dataset **out, prefopt_policy *policy,
     PF_REQUIRE(prompts);
     prefopt_sampler_options own = defaults;
     if (options != NULL)
-        PF_TRY(pf_struct_read(&own, sizeof own, sizeof own, options, "prefopt_sampler_options"));
+        PF_TRY(pf_struct_read(&own, sizeof own, V1_SIZE, options, "prefopt_sampler_options"));
     PF_TRY(check_options(&own));
+    PF_TRY(check_used(&own));
     if (!policy->has_space)
         return pf_fail(PREFOPT_ERR_UNSUPPORTED,
                        "prefopt_sample: this policy was created without a space");
     if (!own.without_replacement && policy->callbacks.next_logprobs == NULL)
         return pf_fail(PREFOPT_ERR_UNSUPPORTED,
                        "prefopt_sample: this policy has no next_logprobs callback");
+    PF_TRY(check_stop_tokens(&own, policy->space.vocab));
     prefopt_dataset *samples;
     PF_TRY(prefopt_dataset_create(&samples, prompts->context));
     int32_t status = own.without_replacement

@@ -98,12 +98,16 @@ void pf_truncate(int64_t vocab, const double *logp, const pf_truncation *t, int6
     for (int64_t i = 0; i < vocab; i++)
         log_q[i] = (logp[i] - most) / t->temperature;
     renormalise(vocab, log_q);
-    if (t->top_k == 0 && t->top_p == 1)
+    bool cuts = t->top_k > 0 || t->top_p < 1;
+    if (!cuts && t->min_p == 0)
         return;
-    int64_t last = last_kept(vocab, log_q, t, order);
-    double floor = log_q[last];
+    int64_t last = cuts ? last_kept(vocab, log_q, t, order) : vocab;
+    double floor = cuts ? log_q[last] : -INFINITY;
+    /* A ratio that is min_p but for rounding counts as reached. */
+    double lowest =
+        t->min_p > 0 ? log_q[pf_greedy_token(vocab, log_q)] + log(t->min_p) - 1e-12 : -INFINITY;
     for (int64_t i = 0; i < vocab; i++)
-        if (log_q[i] < floor || (log_q[i] == floor && i > last))
+        if (log_q[i] < floor || (log_q[i] == floor && i > last) || log_q[i] < lowest)
             log_q[i] = -INFINITY;
     renormalise(vocab, log_q);
 }

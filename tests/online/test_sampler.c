@@ -136,7 +136,7 @@ static double exact_log_q(world *w, const prefopt_row *row, int64_t i, const pf_
 /* Samples of every prompt against the exact distribution, and the two columns. */
 static void check_distribution(world *w, const prefopt_sampler_options *o, bool truncated)
 {
-    pf_truncation t = {o->temperature, o->top_k, o->top_p};
+    pf_truncation t = {o->temperature, o->top_k, o->top_p, o->min_p};
     prefopt_dataset *samples = NULL, *all = NULL;
     OK(prefopt_sample(&samples, w->policy, w->prompts, o));
     OK(prefopt_policy_enumerate(&all, w->policy, w->prompts, 0));
@@ -197,8 +197,74 @@ START_TEST(draws_follow_the_truncated_policy)
     o.top_k = 0;
     o.top_p = 0.7;
     check_distribution(&w, &o, true);
-    o = (prefopt_sampler_options){sizeof o, 0, 20000, 0.8, 2, 0.95, 17, 3};
+    o = options_of(20000);
+    o.temperature = 0.8;
+    o.top_k = 2;
+    o.top_p = 0.95;
+    o.seed = 17;
+    o.round = 3;
     check_distribution(&w, &o, true);
+    o = options_of(20000);
+    o.min_p = 0.5;
+    check_distribution(&w, &o, true);
+    o.top_p = 0.9;
+    o.temperature = 1.2;
+    check_distribution(&w, &o, true);
+    end_world(&w);
+}
+END_TEST
+
+/* A completion ends after max_tokens, or with a stop token, which stays; the draws are those of the
+ * whole completions. */
+START_TEST(completions_end_early)
+{
+    world w = make_world(test_context(2));
+    prefopt_sampler_options o = options_of(300);
+    prefopt_dataset *whole, *cut;
+    const int32_t stop[] = {1};
+    OK(prefopt_sample(&whole, w.policy, w.prompts, &o));
+    for (int kind = 0; kind < 3; kind++) {
+        o.max_tokens = kind == 0 ? 2 : kind == 1 ? 0 : 100;
+        o.stop = kind == 0 ? NULL : stop;
+        o.n_stop = kind == 0 ? 0 : 1;
+        OK(prefopt_sample(&cut, w.policy, w.prompts, &o));
+        int64_t shorter = 0, wrong = 0;
+        for (int64_t i = 0; i < PROMPTS; i++) {
+            prefopt_row all = row_of(whole, i), got = row_of(cut, i);
+            for (int64_t j = 0; j < o.n; j++) {
+                const int32_t *a = all.completions + all.completion_offsets[j];
+                const int32_t *b = got.completions + got.completion_offsets[j];
+                int64_t len = all.completion_offsets[j + 1] - all.completion_offsets[j], n = 0;
+                while (n < len && !(kind == 0 ? n == 2 : n > 0 && a[n - 1] == 1))
+                    n++;
+                wrong += got.completion_offsets[j + 1] - got.completion_offsets[j] != n ||
+                         memcmp(a, b, (size_t)n * sizeof *a) != 0;
+                shorter += n < len;
+            }
+        }
+        ck_assert_int_eq(wrong, 0);
+        ck_assert_int_gt(shorter, 100);
+        prefopt_dataset_destroy(cut);
+    }
+    prefopt_dataset_destroy(whole);
+    end_world(&w);
+}
+END_TEST
+
+/* An options struct of the first release has no min_p and what follows it. */
+START_TEST(older_options)
+{
+    world w = make_world(test_context(1));
+    prefopt_sampler_options o = options_of(5);
+    prefopt_dataset *a, *b;
+    OK(prefopt_sample(&a, w.policy, w.prompts, &o));
+    memset(&o, 0x55, sizeof o);
+    OK(prefopt_sampler_options_init(&o, offsetof(prefopt_sampler_options, min_p)));
+    o.n = 5;
+    OK(prefopt_sample(&b, w.policy, w.prompts, &o));
+    check_same(a, b);
+    prefopt_dataset_destroy(a);
+    prefopt_dataset_destroy(b);
     end_world(&w);
 }
 END_TEST
@@ -586,6 +652,15 @@ START_TEST(weight_and_fields_go_along)
 }
 END_TEST
 
+static int32_t any_token(void *payload, int64_t row, int64_t completion, int32_t token)
+{
+    (void)payload;
+    (void)row;
+    (void)completion;
+    (void)token;
+    return PREFOPT_OK;
+}
+
 START_TEST(refuses)
 {
     world w = make_world(test_context(1));
@@ -619,6 +694,23 @@ START_TEST(refuses)
             o->temperature = 0);
     REFUSES(PREFOPT_ERR_ARGUMENT, "top_k is set", o->without_replacement = 1, o->top_k = 2);
     REFUSES(PREFOPT_ERR_ARGUMENT, "top_p is set", o->without_replacement = 1, o->top_p = 0.5);
+    REFUSES(PREFOPT_ERR_NUMERIC, "min_p is NaN", o->min_p = NAN);
+    REFUSES(PREFOPT_ERR_ARGUMENT, "min_p is -0.5", o->min_p = -0.5);
+    REFUSES(PREFOPT_ERR_ARGUMENT, "min_p is 2", o->min_p = 2);
+    REFUSES(PREFOPT_ERR_ARGUMENT, "max_tokens is -1", o->max_tokens = -1);
+    REFUSES(PREFOPT_ERR_ARGUMENT, "n_stop is -1", o->n_stop = -1);
+    REFUSES(PREFOPT_ERR_ARGUMENT, "stop is NULL but n_stop is 1", o->n_stop = 1);
+    REFUSES(PREFOPT_ERR_ARGUMENT, "stop is set but n_stop is 0", o->stop = (int32_t[]){1});
+    REFUSES(PREFOPT_ERR_ARGUMENT, "stop[1] is 3", o->n_stop = 2, o->stop = ((int32_t[]){1, 3}));
+    REFUSES(PREFOPT_ERR_ARGUMENT, "stop[0] is -1", o->n_stop = 1, o->stop = (int32_t[]){-1});
+    REFUSES(PREFOPT_ERR_ARGUMENT, "token_payload is set without token", o->token_payload = o);
+    REFUSES(PREFOPT_ERR_ARGUMENT, "min_p is set", o->temperature = 0, o->min_p = 0.5);
+    REFUSES(PREFOPT_ERR_ARGUMENT, "min_p is set", o->without_replacement = 1, o->min_p = 0.5);
+    REFUSES(PREFOPT_ERR_ARGUMENT, "max_tokens is set", o->without_replacement = 1,
+            o->max_tokens = 2);
+    REFUSES(PREFOPT_ERR_ARGUMENT, "stop is set", o->without_replacement = 1, o->n_stop = 1,
+            o->stop = (int32_t[]){1});
+    REFUSES(PREFOPT_ERR_ARGUMENT, "token is set", o->without_replacement = 1, o->token = any_token);
     REFUSES(PREFOPT_ERR_MEMORY, "", o->n = INT64_MAX);
     /* A prompt the policy does not know. */
     const int32_t unknown[] = {55};
@@ -669,7 +761,8 @@ START_TEST(memory_may_end)
 END_TEST
 
 TEST_MAIN("sampler", draws_follow_the_policy, draws_follow_the_truncated_policy,
-          greedy_takes_the_likeliest, greedy_takes_the_lowest_of_equals, what_a_draw_depends_on,
+          completions_end_early, older_options, greedy_takes_the_likeliest,
+          greedy_takes_the_lowest_of_equals, what_a_draw_depends_on,
           distinct_draws_follow_the_policy, distinct_draws_can_be_all,
           distinct_draws_need_positive_probability, a_prefix_is_asked_for_once, a_policy_that_fails,
           weight_and_fields_go_along, refuses, memory_may_end)

@@ -40,6 +40,12 @@ static void plain_truncate(int64_t n, const double *p, const pf_truncation *t, d
                 before += q[i];
             }
     renormalise(n, keep, q, q);
+    double most = 0;
+    for (int64_t i = 0; i < n; i++)
+        most = fmax(most, q[i]);
+    for (int64_t i = 0; i < n; i++)
+        keep[i] = keep[i] && q[i] >= t->min_p * most * (1 - 1e-12);
+    renormalise(n, keep, q, q);
 }
 
 static void check_against_plain(int64_t n, const double *p, pf_truncation t)
@@ -53,8 +59,8 @@ static void check_against_plain(int64_t n, const double *p, pf_truncation t)
     for (int64_t i = 0; i < n; i++) {
         CLOSE(exp(log_q[i]), q[i], 1e-12);
         ck_assert_msg((q[i] == 0) == (log_q[i] == -INFINITY),
-                      "token %d: %g, expected %g (T %g, k %d, p %g)", (int)i, log_q[i], log(q[i]),
-                      t.temperature, (int)t.top_k, t.top_p);
+                      "token %d: %g, expected %g (T %g, k %d, p %g, min %g)", (int)i, log_q[i],
+                      log(q[i]), t.temperature, (int)t.top_k, t.top_p, t.min_p);
     }
     CLOSE(pf_total_mass(n, log_q), 1, 1e-12);
 }
@@ -63,6 +69,7 @@ START_TEST(truncation_is_the_plain_one)
 {
     static const double temperatures[] = {1, 0.5, 2.5};
     static const double top_ps[] = {1, 0.9, 0.5, 1e-9};
+    static const double min_ps[] = {0, 0.1, 0.5, 1};
     for (uint64_t trial = 0; trial < 40; trial++) {
         int64_t n = 1 + (int64_t)trial;
         double p[MOST], total = 0;
@@ -79,7 +86,9 @@ START_TEST(truncation_is_the_plain_one)
         for (int64_t a = 0; a < 3; a++)
             for (int64_t b = 0; b < 4; b++)
                 for (int64_t k = 0; k <= n + 1; k += 1 + n / 5)
-                    check_against_plain(n, p, (pf_truncation){temperatures[a], k, top_ps[b]});
+                    check_against_plain(
+                        n, p,
+                        (pf_truncation){temperatures[a], k, top_ps[b], min_ps[(a + b + k) % 4]});
     }
 }
 END_TEST
@@ -96,16 +105,22 @@ static void check_exactly(pf_truncation t, double p0, double p1, double p2, doub
 
 START_TEST(truncation_by_hand)
 {
-    check_exactly((pf_truncation){1, 0, 1}, 0.15, 0.5, 0.05, 0.3);
-    check_exactly((pf_truncation){1, 2, 1}, 0, 0.625, 0, 0.375);
+    check_exactly((pf_truncation){1, 0, 1, 0}, 0.15, 0.5, 0.05, 0.3);
+    check_exactly((pf_truncation){1, 2, 1, 0}, 0, 0.625, 0, 0.375);
     /* 0.5 + 0.3 reaches 0.8, though not in floating point. */
-    check_exactly((pf_truncation){1, 0, 0.8}, 0, 0.625, 0, 0.375);
-    check_exactly((pf_truncation){1, 0, 0.81}, 0.15 / 0.95, 0.5 / 0.95, 0, 0.3 / 0.95);
+    check_exactly((pf_truncation){1, 0, 0.8, 0}, 0, 0.625, 0, 0.375);
+    check_exactly((pf_truncation){1, 0, 0.81, 0}, 0.15 / 0.95, 0.5 / 0.95, 0, 0.3 / 0.95);
     /* top_p is of what top_k left: 0.8 / 0.95 reaches 0.83. */
-    check_exactly((pf_truncation){1, 3, 0.83}, 0, 0.625, 0, 0.375);
+    check_exactly((pf_truncation){1, 3, 0.83, 0}, 0, 0.625, 0, 0.375);
     double z = 0.15 * 0.15 + 0.25 + 0.05 * 0.05 + 0.09;
-    check_exactly((pf_truncation){0.5, 0, 1}, 0.0225 / z, 0.25 / z, 0.0025 / z, 0.09 / z);
-    check_exactly((pf_truncation){1, 0, 1e-300}, 0, 1, 0, 0);
+    check_exactly((pf_truncation){0.5, 0, 1, 0}, 0.0225 / z, 0.25 / z, 0.0025 / z, 0.09 / z);
+    check_exactly((pf_truncation){1, 0, 1e-300, 0}, 0, 1, 0, 0);
+    /* 0.3 and 0.15 are 0.6 and 0.3 times 0.5; at temperature 1/2, 0.36 and 0.09 times. */
+    check_exactly((pf_truncation){1, 0, 1, 0.3}, 0.15 / 0.95, 0.5 / 0.95, 0, 0.3 / 0.95);
+    check_exactly((pf_truncation){1, 0, 1, 0.31}, 0, 0.625, 0, 0.375);
+    check_exactly((pf_truncation){0.5, 0, 1, 0.3}, 0, 0.25 / 0.34, 0, 0.09 / 0.34);
+    check_exactly((pf_truncation){1, 1, 1, 0.1}, 0, 1, 0, 0);
+    check_exactly((pf_truncation){1, 0, 1, 1}, 0, 1, 0, 0);
 }
 END_TEST
 
@@ -113,11 +128,11 @@ START_TEST(equal_tokens_go_by_number)
 {
     double logp[] = {-INFINITY, log(0.25), log(0.25), log(0.25), log(0.25)}, log_q[5];
     int64_t order[5];
-    pf_truncate(5, logp, &(pf_truncation){1, 2, 1}, order, log_q);
+    pf_truncate(5, logp, &(pf_truncation){1, 2, 1, 0}, order, log_q);
     double expected[] = {-INFINITY, log(0.5), log(0.5), -INFINITY, -INFINITY};
     for (int64_t i = 0; i < 5; i++)
         CLOSE(log_q[i], expected[i], 1e-15);
-    pf_truncate(5, logp, &(pf_truncation){1, 0, 0.5}, order, log_q);
+    pf_truncate(5, logp, &(pf_truncation){1, 0, 0.5, 0}, order, log_q);
     for (int64_t i = 0; i < 5; i++)
         CLOSE(log_q[i], expected[i], 1e-15);
     ck_assert_int_eq(pf_greedy_token(5, logp), 1);
@@ -128,10 +143,10 @@ START_TEST(a_low_temperature_does_not_overflow)
 {
     double logp[] = {-700, log1p(-exp(-1.0)), -1, -INFINITY}, log_q[4];
     int64_t order[4];
-    pf_truncate(4, logp, &(pf_truncation){1e-300, 0, 1}, order, log_q);
+    pf_truncate(4, logp, &(pf_truncation){1e-300, 0, 1, 0}, order, log_q);
     ck_assert(log_q[0] < -1e300 && log_q[2] < -1e290 && log_q[3] == -INFINITY);
     CLOSE(log_q[1], 0, 1e-15);
-    pf_truncate(4, logp, &(pf_truncation){5e-324, 0, 1}, order, log_q);
+    pf_truncate(4, logp, &(pf_truncation){5e-324, 0, 1, 0}, order, log_q);
     ck_assert(log_q[0] == -INFINITY && log_q[1] == 0 && log_q[2] == -INFINITY);
 }
 END_TEST
