@@ -88,6 +88,10 @@ START_TEST(products_equal_plain_loops)
                             scales == 0 ? 0 : 0.5 * scales);
     check_shape(context, 1040, 20, 6, false, true, 1, 1);
     check_shape(context, 9, 2070, 6, true, false, 1, 0);
+    /* enough work to be cut into tiles of every shape */
+    check_shape(context, 520, 530, 33, true, false, 1, 0);
+    check_shape(context, 300, 270, 110, false, true, 1, 1);
+    check_shape(context, 530, 90, 200, true, true, 1, 0);
     prefopt_context_destroy(context);
 }
 END_TEST
