@@ -20,12 +20,16 @@ int32_t pf_extra_dump(prefopt_context *context, const json_t *object, char **out
     *n = 0;
     if (json_object_size(object) == 0)
         return PREFOPT_OK;
+    char small[1024]; /* most texts fit, and need not be made a second time */
     size_t flags = JSON_COMPACT | JSON_REAL_PRECISION(17);
-    size_t size = json_dumpb(object, NULL, 0, flags);
+    size_t size = json_dumpb(object, small, sizeof small, flags);
     char *text = pf_alloc(context, (int64_t)size + 1, 1);
     if (text == NULL)
         return PREFOPT_ERR_MEMORY;
-    if (size == 0 || json_dumpb(object, text, size, flags) != size) {
+    bool fits = size <= sizeof small;
+    if (fits)
+        memcpy(text, small, size);
+    if (size == 0 || (!fits && json_dumpb(object, text, size, flags) != size)) {
         pf_free(context, text);
         return pf_fail(PREFOPT_ERR_MEMORY, "no memory to write JSON as text");
     }

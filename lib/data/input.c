@@ -2,6 +2,7 @@
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/pf_file.h"
@@ -20,6 +21,7 @@ struct pf_input {
     int descriptor;
     bool started, ended; /* the first bytes were looked at; the file has no more */
     bool gzip, member;   /* is compressed; between a member's header and its end */
+    int64_t size, got;   /* bytes of the file (0: not known), and those read so far */
     int64_t before;      /* bytes of the file that came before raw */
     int64_t n, at;       /* raw[at .. n) is still to be taken */
 #if PF_HAVE_GZIP
@@ -37,9 +39,12 @@ static int32_t read_some(pf_input *in, char *bytes, int64_t room, int64_t *got)
     if (n < 0)
         return pf_fail_errno(errno, "reading", in->path);
     in->ended = n == 0;
+    in->got += n;
     *got = n;
     return PREFOPT_OK;
 }
+
+#if PF_HAVE_GZIP
 
 /* More raw bytes, when all were taken. */
 static int32_t refill(pf_input *in)
@@ -48,8 +53,6 @@ static int32_t refill(pf_input *in)
     in->n = in->at = 0;
     return read_some(in, in->raw, RAW_SIZE, &in->n);
 }
-
-#if PF_HAVE_GZIP
 
 static void *allocate(void *context, uInt n, uInt size) { return pf_alloc(context, n, size); }
 
@@ -139,13 +142,16 @@ int32_t pf_input_open(pf_input **out, prefopt_context *context, const char *path
     in->context = context;
     in->path = path;
     in->started = in->ended = in->gzip = in->member = false;
-    in->before = in->n = in->at = 0;
+    in->before = in->n = in->at = in->size = in->got = 0;
     in->descriptor = open(path, O_RDONLY | O_CLOEXEC);
     if (in->descriptor < 0) {
         int error = errno;
         pf_free(context, in);
         return pf_fail_errno(error, "opening", path);
     }
+    struct stat info;
+    if (fstat(in->descriptor, &info) == 0 && S_ISREG(info.st_mode))
+        in->size = info.st_size;
     *out = in;
     return PREFOPT_OK;
 }
@@ -178,6 +184,12 @@ int32_t pf_input_read(pf_input *in, char *bytes, int64_t room, int64_t *got)
     memcpy(bytes, in->raw + in->at, (size_t)*got);
     in->at += *got;
     return PREFOPT_OK;
+}
+
+double pf_input_progress(const pf_input *in)
+{
+    int64_t taken = in->got - (in->n - in->at);
+    return taken < in->size ? (double)taken / (double)in->size : in->size > 0;
 }
 
 void pf_input_close(pf_input *in)

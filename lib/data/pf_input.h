@@ -18,6 +18,9 @@ int32_t pf_input_open(pf_input **out, prefopt_context *context, const char *path
  */
 int32_t pf_input_read(pf_input *in, char *bytes, int64_t room, int64_t *got);
 
+/* How much of the file was read, 0 to 1; 0 where its size is not known. */
+double pf_input_progress(const pf_input *in);
+
 void pf_input_close(pf_input *in); /* NULL is fine */
 
 /* ---- lines (lines.c) */

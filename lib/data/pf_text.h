@@ -43,15 +43,24 @@ typedef struct {
     int64_t n;
 } pf_text_view;
 
+/* A text that was taken out of the line at hand; n < 0: none. */
+typedef struct {
+    const char *text;
+    int64_t n;
+} pf_text_taken;
+enum { PF_TEXT_TAKEN = 4 };
+
 /* What reading lines holds: one for each piece of the file that is read at once. */
 typedef struct {
     pf_jsonl_reader lines; /* the dataset so far, room for the row that goes into it */
     pf_encoder encoder;    /* the tokens of the row, uncut */
     const prefopt_text_options *options;
-    bool cuts;      /* pf_text_cuts of the tokenizer */
-    void *parts;    /* pf_text_part: the prompt, then the completions */
-    void *views;    /* pf_text_view, a completion each */
-    pf_bytes bytes; /* scratch */
+    bool cuts;            /* pf_text_cuts of the tokenizer */
+    void *parts;          /* pf_text_part: the prompt, then the completions */
+    void *views;          /* pf_text_view, a completion each */
+    pf_bytes bytes;       /* scratch */
+    pf_bytes texts, rest; /* what was taken out of the line, and the line without */
+    pf_text_taken taken[PF_TEXT_TAKEN];
     int64_t part_capacity, view_capacity;
     void *notes; /* pf_text_note: one a line that is not blank */
     int64_t n_notes, note_capacity;
@@ -64,6 +73,14 @@ void pf_text_end(pf_text_reader *r);
 
 /* Reads one line (without its line end) into r->lines.data and adds its note. (text_line.c) */
 int32_t pf_text_line(pf_text_reader *r, const char *bytes, int64_t n);
+
+/* ---- the object of a line (text_take.c) */
+
+/* As pf_jsonl_object, but texts of its own fields may have been taken out of it: there they are
+ * empty, and pf_text_take gives them, as long as the line is at hand. */
+int32_t pf_text_object(pf_text_reader *r, const char *bytes, int64_t n, json_t **out);
+/* False: the field's text is in the object itself. */
+bool pf_text_take(const pf_text_reader *r, const char *field, const char **text, int64_t *n);
 
 /* ---- the boundary between prompt and completion (text_boundary.c) */
 

@@ -26,6 +26,8 @@ void pf_text_end(pf_text_reader *r)
     pf_free(context, r->parts);
     pf_free(context, r->views);
     pf_free(context, r->bytes.data);
+    pf_free(context, r->texts.data);
+    pf_free(context, r->rest.data);
     pf_free(context, r->notes);
     pf_jsonl_end(&r->lines, PREFOPT_OK, &data);
     prefopt_dataset_destroy(data);
@@ -54,6 +56,8 @@ static int32_t read_text(pf_text_reader *r, pf_jsonl_place at, const json_t *val
     *part = (pf_text_part){.text = json_string_value(value),
                            .n_bytes = (int64_t)json_string_length(value),
                            .begin = e->n};
+    if (at.i < 0)
+        pf_text_take(r, at.field, &part->text, &part->n_bytes);
     if (part->n_bytes > PF_ENCODE_MOST)
         return pf_fail(PREFOPT_ERR_FORMAT,
                        "%s:%lld: field \"%s\": a text of %lld bytes, expected at most %d",
@@ -326,7 +330,7 @@ int32_t pf_text_line(pf_text_reader *r, const char *bytes, int64_t n)
     json_t *line;
     prefopt_row row;
     pf_text_note note = {.line = r->lines.line};
-    int32_t status = pf_jsonl_object(&r->lines, bytes, n, &line);
+    int32_t status = pf_text_object(r, bytes, n, &line);
     if (line == NULL)
         return status;
     status = make_row(r, line, &note, &row);

@@ -70,6 +70,7 @@ typedef struct {
     const prefopt_text_options *options;
     prefopt_dataset *data;
     prefopt_text_counts counts;
+    double done;        /* part of the file up to the piece at hand; 0: not known */
     int64_t line;       /* where the next chunk starts */
     int64_t chunk_size; /* bytes, at least; the last line is read to its end */
     bool enough;        /* max_rows are there */
@@ -169,17 +170,70 @@ static int32_t take_chunk(text_job *job, const chunk *c)
     return c->status == PREFOPT_OK ? PREFOPT_OK : pf_fail(c->status, "%s", c->error);
 }
 
-/* Reads n bytes of whole lines. */
-static int32_t read_piece(text_job *job, const char *bytes, int64_t n)
+static pf_dataset_sizes sizes_of(const prefopt_dataset *d)
+{
+    if (d->offsets == NULL)
+        return (pf_dataset_sizes){0};
+    return (pf_dataset_sizes){.rows = d->n_rows,
+                              .sequences = d->n_sequences,
+                              .tokens = d->offsets[d->n_sequences],
+                              .completions = d->completions_at[d->n_rows],
+                              .text = d->n_text};
+}
+
+/* What `more` is to be when `have` and it are the part `done` of all; not beyond eight times both,
+ * since the file may go on otherwise. */
+static int64_t foresee(int64_t have, int64_t more, double done)
+{
+    double all = 1.05 * (double)(have + more) / done, most = 8 * (double)(have + more);
+    int64_t expected = (int64_t)(all < most ? all : most) - have;
+    return expected > more ? expected : more;
+}
+
+/* Room for the rows of `used` chunks, and where the size of the file tells for the rest's too: the
+ * arrays would else be copied again and again. */
+static int32_t reserve(text_job *job, int32_t used, double done)
+{
+    pf_dataset_replaced replaced;
+    pf_dataset_sizes have = sizes_of(job->data), more = {0};
+    for (int32_t i = 0; i < used; i++) {
+        pf_dataset_sizes its = sizes_of(job->chunks[i].reader.lines.data);
+        more.rows += its.rows;
+        more.sequences += its.sequences;
+        more.tokens += its.tokens;
+        more.completions += its.completions;
+        more.text += its.text;
+    }
+    const prefopt_dataset *d = job->data;
+    bool grows = d->row_capacity < have.rows + more.rows ||
+                 d->sequence_capacity < have.sequences + more.sequences ||
+                 d->token_capacity < have.tokens + more.tokens ||
+                 d->completion_capacity < have.completions + more.completions ||
+                 d->text_capacity < have.text + more.text;
+    if (grows && done > 0 && job->options->max_rows == 0)
+        more = (pf_dataset_sizes){.rows = foresee(have.rows, more.rows, done),
+                                  .sequences = foresee(have.sequences, more.sequences, done),
+                                  .tokens = foresee(have.tokens, more.tokens, done),
+                                  .completions = foresee(have.completions, more.completions, done),
+                                  .text = foresee(have.text, more.text, done)};
+    PF_TRY(pf_dataset_reserve(job->data, more, &replaced));
+    pf_dataset_free_replaced(job->data, &replaced);
+    return PREFOPT_OK;
+}
+
+/* Reads n bytes of whole lines; done: the part of the file up to their end, 0: not known. */
+static int32_t read_piece(text_job *job, const char *bytes, int64_t n, double done)
 {
     for (int64_t at = 0; at < n && !job->enough;) {
         int32_t used = 0;
         while (at < n && used < N_CHUNKS)
             PF_TRY(begin_chunk(job, used++, bytes, n, &at));
         pf_parallel_for(job->context, used, read_chunk, job);
+        PF_TRY(reserve(job, used, job->done + (done - job->done) * (double)at / (double)n));
         for (int32_t i = 0; i < used && !job->enough; i++)
             PF_TRY(take_chunk(job, &job->chunks[i]));
     }
+    job->done = done;
     return PREFOPT_OK;
 }
 
@@ -192,7 +246,7 @@ static int32_t read_input(text_job *job, pf_input *input)
     do {
         status = pf_lines_next(&lines, job->chunk_size * N_CHUNKS, &bytes, &n);
         if (status == PREFOPT_OK)
-            status = read_piece(job, bytes, n);
+            status = read_piece(job, bytes, n, pf_input_progress(input));
     } while (status == PREFOPT_OK && n > 0 && !job->enough);
     pf_lines_end(&lines);
     return status;
@@ -232,7 +286,7 @@ static int32_t read_all(prefopt_dataset **out, text_job *job, pf_input *input, c
     if (status != PREFOPT_OK)
         pf_input_close(input);
     else
-        status = input != NULL ? read_input(job, input) : read_piece(job, bytes, n);
+        status = input != NULL ? read_input(job, input) : read_piece(job, bytes, n, 0);
     for (int32_t i = 0; i < job->n_readers; i++)
         pf_text_end(&job->chunks[i].reader);
     pf_free(job->context, job->chunks);

@@ -50,6 +50,22 @@ START_TEST(every_kind)
 }
 END_TEST
 
+/* Shorter and longer than what is tried first. */
+START_TEST(long_extra_fields)
+{
+    set_up_text();
+    for (int n = 1000; n < 1040; n++) {
+        char text[2048], expected[2048];
+        snprintf(expected, sizeof expected, "{\"id\":\"%0*d\"}", n, 7);
+        snprintf(text, sizeof text, "{\"prompt\":\"a\",\"id\":\"%0*d\"}", n, 7);
+        prefopt_dataset *data = parse_text(text);
+        ck_assert_str_eq(row_of(data, 0).extra, expected);
+        prefopt_dataset_destroy(data);
+    }
+    tear_down_text();
+}
+END_TEST
+
 START_TEST(prompts_that_are_found)
 {
     set_up_text();
@@ -399,5 +415,5 @@ START_TEST(bad_options)
 }
 END_TEST
 
-TEST_MAIN("text", every_kind, prompts_that_are_found, boundaries, cut, skip_or_fail, some_rows,
-          bad_lines, bad_options)
+TEST_MAIN("text", every_kind, long_extra_fields, prompts_that_are_found, boundaries, cut,
+          skip_or_fail, some_rows, bad_lines, bad_options)

@@ -249,6 +249,74 @@ START_TEST(boundaries_by_definition)
 }
 END_TEST
 
+/* ---------------------------------------------------------------- texts taken out of a line */
+
+/* The line's object with the texts where they were; NULL where there is none. */
+static json_t *taken_object(pf_text_reader *r, const char *line, int64_t n, int64_t *taken)
+{
+    static const char *const fields[] = {"prompt", "completion", "chosen", "rejected"};
+    json_t *object;
+    int32_t status = pf_text_object(r, line, n, &object);
+    ck_assert(status == PREFOPT_OK || (status == PREFOPT_ERR_FORMAT && object == NULL));
+    for (int i = 0; i < 4 && object != NULL; i++) {
+        const char *text;
+        int64_t length;
+        if (!pf_text_take(r, fields[i], &text, &length))
+            continue;
+        ++*taken;
+        ck_assert_str_eq(json_string_value(json_object_get(object, fields[i])), "");
+        ck_assert_int_eq(json_object_set_new(object, fields[i], json_stringn(text, (size_t)length)),
+                         0);
+    }
+    return object;
+}
+
+/* Lines that are almost right give what the parser alone gives, and are refused with its text. */
+START_TEST(taken_or_not)
+{
+    set_up_text();
+    static const char alphabet[] = "{}[]\",:0123\\u dD8cfF\n\rtnpromt\x01\x80\xff\xc3\xa9";
+    static const char *const lines[] = {
+        "{\"prompt\":\"a\\ud83d\\ude00b\\u00e9\\n\xc3\xa9\",\"x\":[\"\\\"\",{}],\"chosen\":"
+        "\"\\\"\\\\\","
+        "\"rejected\":\"\\/\\b\\f\\r\\t\"}",
+        " { \"id\" : -1.5e3 , \"completion\" : \"\xf0\x9f\x98\x80\" , \"prompt\" : \"\\u0000\" } ",
+        "{\"a\":{\"prompt\":\"b\",\"c\":[1,[2]]},\"prompt\":\"d\",\"e\":true,\"completion\":\"\"}"};
+    pf_text_reader r;
+    int64_t good = 0, bad = 0, taken = 0;
+    OK(pf_text_begin(&r, context, tokenizer, "memory", &options));
+    for (uint64_t seed = 0; seed < 12000; seed++) {
+        char line[256];
+        int64_t n = (int64_t)strlen(lines[seed % 3]), changes = pf_uniform_int(seed, 0, 0, 3);
+        memcpy(line, lines[seed % 3], (size_t)n);
+        for (int64_t c = 1; c <= changes; c++) {
+            int64_t at = pf_uniform_int(seed, 1, (uint64_t)c, n);
+            if (pf_uniform_int(seed, 2, (uint64_t)c, 4) == 0)
+                memmove(line + at, line + at + 1, (size_t)(--n - at));
+            else
+                line[at] = alphabet[pf_uniform_int(seed, 3, (uint64_t)c, sizeof alphabet)];
+        }
+        char expected[1024] = "";
+        json_t *alone, *object = taken_object(&r, line, n, &taken);
+        if (object == NULL)
+            strcpy(expected, prefopt_last_error());
+        pf_jsonl_object(&r.lines, line, n, &alone);
+        ck_assert_msg((alone == NULL) == (object == NULL), "%.*s", (int)n, line);
+        if (alone == NULL)
+            ck_assert_str_eq(expected, prefopt_last_error());
+        else
+            ck_assert_msg(json_equal(alone, object), "%.*s", (int)n, line);
+        good += alone != NULL;
+        bad += alone == NULL;
+        json_decref(alone);
+        json_decref(object);
+    }
+    ck_assert(good > 2000 && bad > 2000 && taken > 2 * good);
+    pf_text_end(&r);
+    tear_down_text();
+}
+END_TEST
+
 /* ---------------------------------------------------------------- files */
 
 START_TEST(without_memory)
@@ -396,11 +464,12 @@ START_TEST(a_very_long_line)
 }
 END_TEST
 
-TEST_MAIN("text_files", any_number_of_threads, boundaries_by_definition, without_memory, warnings,
-          gzip_files, a_very_long_line)
+TEST_MAIN("text_files", any_number_of_threads, boundaries_by_definition, taken_or_not,
+          without_memory, warnings, gzip_files, a_very_long_line)
 
 #else
 
-TEST_MAIN("text_files", any_number_of_threads, boundaries_by_definition, without_memory, warnings)
+TEST_MAIN("text_files", any_number_of_threads, boundaries_by_definition, taken_or_not,
+          without_memory, warnings)
 
 #endif
