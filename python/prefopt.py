@@ -203,6 +203,9 @@ i32 prefopt_policy_create_transformer ptr ptr ptr u64
 i32 prefopt_policy_transformer_config ptr ptr
 i32 prefopt_policy_tensor ptr i64 ptr
 i32 prefopt_policy_set_recompute ptr i32
+i32 prefopt_reward_from_policy ptr ptr
+i32 prefopt_reward_tensor ptr i64 ptr
+i32 prefopt_reward_set_recompute ptr i32
 i32 prefopt_policy_create_custom ptr ptr ptr ptr ptr
 i32 prefopt_policy_create_tabular ptr ptr ptr ptr
 i32 prefopt_policy_set_logprobs ptr ptr ptr

@@ -94,6 +94,18 @@ PREFOPT_API int32_t prefopt_policy_tensor(const prefopt_policy *policy, int64_t 
  * the same bits. Errors: ARGUMENT, UNSUPPORTED (another kind of policy). Since 0.1. */
 PREFOPT_API int32_t prefopt_policy_set_recompute(prefopt_policy *policy, int32_t recompute);
 
+/* A reward model on a policy's layers, copied: the softmax comes off, and a linear head goes on the
+ * hidden state after the last token of prompt and completion, score = w . h (Ziegler et al., arXiv
+ * 1909.08593). w starts at 0, and with it every score. A sequence must have a token. The caller
+ * owns *out. Errors: ARGUMENT, UNSUPPORTED (the policy is not a transformer), MEMORY. Since 0.1. */
+PREFOPT_API int32_t prefopt_reward_from_policy(prefopt_reward **out,
+                                               const prefopt_policy *backbone);
+
+/* As the calls of the same name on a policy. Since 0.1. */
+PREFOPT_API int32_t prefopt_reward_tensor(const prefopt_reward *reward, int64_t i,
+                                          prefopt_tensor *out);
+PREFOPT_API int32_t prefopt_reward_set_recompute(prefopt_reward *reward, int32_t recompute);
+
 #ifdef __cplusplus
 }
 #endif

@@ -200,6 +200,15 @@ int32_t pf_transformer_parameters(pf_transformer *model, prefopt_parameters *out
 /* Forgets what was kept. NUMERIC: names the tensor with a parameter that is not finite. */
 int32_t pf_transformer_updated(pf_transformer *model);
 
+int32_t pf_transformer_set_recompute(pf_transformer *model, int32_t recompute);
+
+/* Handles around a model, which they take over: on failure it is destroyed. */
+int32_t pf_policy_transformer_wrap(prefopt_policy **out, pf_transformer *model);
+int32_t pf_reward_transformer_wrap(prefopt_reward **out, pf_transformer *model);
+/* The model of a handle. UNSUPPORTED: it is of another kind. */
+int32_t pf_policy_transformer_of(const prefopt_policy *policy, const pf_transformer **out);
+int32_t pf_reward_transformer_of(const prefopt_reward *reward, const pf_transformer **out);
+
 /* The model's workspace, or one of the call's own when another call has it. */
 int32_t pf_workspace_take(pf_transformer *model, pf_workspace **out);
 void pf_workspace_give(pf_transformer *model, pf_workspace *workspace);

@@ -222,8 +222,7 @@ static int32_t transformer_decoder(void *payload, float scale, pf_decoder **out)
 
 static const pf_policy_extras extras = {.keeps = transformer_keeps, .decoder = transformer_decoder};
 
-/* Takes the model over; on failure it is destroyed. */
-static int32_t wrap(prefopt_policy **out, pf_transformer *model)
+int32_t pf_policy_transformer_wrap(prefopt_policy **out, pf_transformer *model)
 {
     const prefopt_transformer_config *c = &model->shape->config;
     prefopt_space space = {
@@ -283,7 +282,7 @@ int32_t prefopt_policy_create_transformer(prefopt_policy **out, prefopt_context 
     if (status == PREFOPT_OK) {
         initialiser w = {shape, model->weights->value, seed};
         pf_parallel_for(context, (shape->n + INIT_CHUNK - 1) / INIT_CHUNK, init_chunk, &w);
-        status = wrap(out, model);
+        status = pf_policy_transformer_wrap(out, model);
     }
     pf_shape_release(shape);
     return status;
@@ -291,7 +290,7 @@ int32_t prefopt_policy_create_transformer(prefopt_policy **out, prefopt_context 
 
 /* ---------------------------------------------------------------- looking inside */
 
-static int32_t transformer_of(const prefopt_policy *policy, const pf_transformer **out)
+int32_t pf_policy_transformer_of(const prefopt_policy *policy, const pf_transformer **out)
 {
     PF_REQUIRE(policy);
     if (policy->extras != &extras)
@@ -304,7 +303,7 @@ int32_t prefopt_policy_transformer_config(const prefopt_policy *policy,
                                           prefopt_transformer_config *out)
 {
     const pf_transformer *model = NULL;
-    PF_TRY(transformer_of(policy, &model));
+    PF_TRY(pf_policy_transformer_of(policy, &model));
     PF_REQUIRE(out);
     PF_TRY(pf_struct_check_out(out, sizeof *out, "prefopt_transformer_config"));
     pf_struct_write(out, &model->shape->config, sizeof model->shape->config);
@@ -314,7 +313,7 @@ int32_t prefopt_policy_transformer_config(const prefopt_policy *policy,
 int32_t prefopt_policy_tensor(const prefopt_policy *policy, int64_t i, prefopt_tensor *out)
 {
     const pf_transformer *model = NULL;
-    PF_TRY(transformer_of(policy, &model));
+    PF_TRY(pf_policy_transformer_of(policy, &model));
     PF_REQUIRE(out);
     PF_TRY(pf_struct_check_out(out, sizeof *out, "prefopt_tensor"));
     return pf_shape_tensor(model->shape, i, out);
@@ -323,10 +322,6 @@ int32_t prefopt_policy_tensor(const prefopt_policy *policy, int64_t i, prefopt_t
 int32_t prefopt_policy_set_recompute(prefopt_policy *policy, int32_t recompute)
 {
     const pf_transformer *model = NULL;
-    PF_TRY(transformer_of(policy, &model));
-    if (recompute != 0 && recompute != 1)
-        return pf_fail(PREFOPT_ERR_ARGUMENT,
-                       "prefopt_policy_set_recompute: recompute is %d, expected 0 or 1", recompute);
-    ((pf_transformer *)policy->payload)->recompute = recompute;
-    return PREFOPT_OK;
+    PF_TRY(pf_policy_transformer_of(policy, &model));
+    return pf_transformer_set_recompute(policy->payload, recompute);
 }

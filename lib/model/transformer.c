@@ -168,6 +168,15 @@ int32_t pf_transformer_updated(pf_transformer *model)
                    tensor->name, (long long)(at - tensor->offset), (double)value[at]);
 }
 
+int32_t pf_transformer_set_recompute(pf_transformer *model, int32_t recompute)
+{
+    if (recompute != 0 && recompute != 1)
+        return pf_fail(PREFOPT_ERR_ARGUMENT, "recompute is %d, expected 0 or 1", recompute);
+    model->recompute = recompute;
+    forget(model);
+    return PREFOPT_OK;
+}
+
 /* ---------------------------------------------------------------- workspaces */
 
 int32_t pf_workspace_take(pf_transformer *model, pf_workspace **out)
