@@ -66,12 +66,14 @@ int32_t pf_shape_tensor(const pf_shape *shape, int64_t i, prefopt_tensor *out);
  * `transformers` writes GPTNeoXForCausalLM (LOGITS) and GPTNeoXForSequenceClassification (SCORE,
  * one label). */
 
-/* The configuration in folder/config.json, and which head its `architectures` say. IO (names the
- * path), FORMAT (names file and field), UNSUPPORTED (built without JSON), MEMORY. */
+/* The configuration in folder/config.json, and which head its `architectures` say. The folder has
+ * tensors of exactly the shapes that it says, so what it asks to allocate is there. IO (names the
+ * path), FORMAT (names file and field or tensor), UNSUPPORTED (built without JSON), MEMORY. */
 int32_t pf_checkpoint_config(prefopt_context *context, const char *folder,
                              prefopt_transformer_config *config, int32_t *head);
 
-/* All tensors of the shape into value [shape->n]. IO, FORMAT (names file and tensor), MEMORY. */
+/* All tensors of the shape into value [shape->n]; on failure that holds anything. IO, FORMAT (names
+ * file and tensor), MEMORY. */
 int32_t pf_checkpoint_read(const pf_shape *shape, const char *folder, float *value);
 
 /* Writes the folder, atomically: old or new, whole, whenever the process ends. dtype: PREFOPT_F32,
