@@ -1,31 +1,48 @@
 /* Passes that find a place in the order of a row without sorting it. */
+#include <math.h>
+
 #include "math/pf_lanes.h"
 #include "math/pf_rows.h"
 
-PF_INLINE void row_at_least_body(int64_t n, const float *restrict x, const float *restrict weight,
-                                 const float *restrict threshold, int64_t *restrict count,
-                                 double *restrict mass)
+enum { WIDTH = 16, TOGETHER = 4 };
+typedef float vec __attribute__((vector_size(WIDTH * sizeof(float))));
+typedef int32_t mask __attribute__((vector_size(WIDTH * sizeof(int32_t))));
+
+/* Vectors of the compiler's (an extension of both gcc and clang), so that the sums stay in
+ * registers. Lane l sums the weights at l, l + WIDTH ... */
+PF_INLINE void at_least_some(int64_t n, const float *x, const float *weight, const float *threshold,
+                             int64_t *count, double *mass)
 {
-    int64_t whole = n / PF_LANES * PF_LANES;
-    for (int64_t j = 0; j < PF_THRESHOLDS; j++) {
-        float t = threshold[j], sum[PF_LANES] = {0};
-        int32_t many[PF_LANES] = {0};
-        for (int64_t i = 0; i < whole; i += PF_LANES)
-            for (int64_t l = 0; l < PF_LANES; l++) {
-                many[l] += x[i + l] >= t;
-                sum[l] += x[i + l] >= t ? weight[i + l] : 0.0f;
-            }
-        for (int64_t l = 0; l < n - whole; l++) {
-            many[l] += x[whole + l] >= t;
-            sum[l] += x[whole + l] >= t ? weight[whole + l] : 0.0f;
+    vec sum[TOGETHER] = {{0}};
+    mask many[TOGETHER] = {{0}};
+    for (int64_t i = 0; i < n; i += WIDTH) {
+        vec v, w = {0};
+        if (n - i < WIDTH) {
+            v = w - INFINITY;
+            memcpy(&v, x + i, (size_t)(n - i) * sizeof *x);
+            memcpy(&w, weight + i, (size_t)(n - i) * sizeof *x);
+        } else {
+            memcpy(&v, x + i, sizeof v);
+            memcpy(&w, weight + i, sizeof w);
         }
-        double total = 0;
-        for (int64_t l = 0; l < PF_LANES; l++) {
-            count[j] += many[l];
-            total += (double)sum[l];
+        for (int64_t j = 0; j < TOGETHER; j++) {
+            mask is = v >= threshold[j];
+            many[j] -= is;
+            sum[j] += (vec)((mask)w & is);
         }
-        mass[j] += total;
     }
+    for (int64_t j = 0; j < TOGETHER; j++)
+        for (int64_t l = 0; l < WIDTH; l++) {
+            count[j] += many[j][l];
+            mass[j] += (double)sum[j][l];
+        }
+}
+
+PF_INLINE void row_at_least_body(int64_t n, const float *x, const float *weight,
+                                 const float *threshold, int64_t *count, double *mass)
+{
+    for (int64_t j = 0; j < PF_THRESHOLDS; j += TOGETHER)
+        at_least_some(n, x, weight, threshold + j, count + j, mass + j);
 }
 
 PF_KERNEL(row_at_least,

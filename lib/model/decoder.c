@@ -8,6 +8,13 @@ typedef struct {
     float *keys_values; /* [layers, 2, heads, length, head_width] */
 } prompt;
 
+/* Pages that were allocated together: large blocks are cheap to have (see context.c). */
+typedef struct slab {
+    struct slab *next;
+    pf_page *pages;
+    float *data;
+} slab;
+
 /* Rows after a step: the prompt of each, and its pages [n, n_pages]. */
 typedef struct {
     int64_t n, n_pages, n_capacity, pages_capacity;
@@ -25,8 +32,9 @@ struct pf_decoder {
     prompt *prompts;
     int64_t depth; /* tokens of each row after its prompt */
     row_table rows, next;
+    slab *slabs;
     pf_page *free;
-    int64_t n_free;
+    int64_t n_free, n_pages;
 
     /* Working arrays: of a pass, made for `capacity` rows; the distributions likewise. */
     int64_t capacity, scores_capacity, positions;
@@ -78,7 +86,7 @@ static void free_arrays(pf_decoder *d)
     prefopt_context *c = d->context;
     pf_distributions *o = &d->distributions;
     if (o->tile_scaled != o->tile_sum)
-        pf_free(c, (void *)o->tile_scaled);
+        pf_free(c, o->tile_scaled);
     void *arrays[] = {
         d->arrays.x,         d->arrays.norm1,     d->arrays.norm2, d->arrays.qkv,
         d->arrays.attention, d->arrays.up,        d->token,        d->segments,
@@ -131,9 +139,9 @@ static bool allocate_arrays(pf_decoder *d, int64_t rows)
                (o->tile_sum = doubles(d, rows, n_tiles)) != NULL &&
                (o->max = doubles(d, rows, 1)) != NULL &&
                (o->log_normaliser = doubles(d, rows, 1)) != NULL;
-    o->tile_scaled = o->tile_sum;
+    o->tile_scaled = (double *)o->tile_sum;
     if (all && d->scale != 1 && (o->tile_scaled = doubles(d, rows, n_tiles)) == NULL) {
-        o->tile_scaled = o->tile_sum;
+        o->tile_scaled = (double *)o->tile_sum;
         return false;
     }
     return all;
@@ -197,22 +205,36 @@ static int32_t reserve_table(pf_decoder *d, row_table *t, int64_t n, int64_t n_p
                    sizeof *t->pages);
 }
 
-/* At least n free pages. */
+/* n more free pages. */
+static int32_t add_slab(pf_decoder *d, int64_t n)
+{
+    int64_t numbers = position_numbers(d->shape) * PF_DECODER_PAGE;
+    slab *added = pf_calloc(d->context, 1, sizeof *added);
+    if (added == NULL)
+        return PREFOPT_ERR_MEMORY;
+    added->pages = pf_alloc(d->context, n, sizeof *added->pages);
+    added->data = added->pages == NULL ? NULL : floats(d, n, numbers);
+    if (added->data == NULL) {
+        pf_free(d->context, added->pages);
+        pf_free(d->context, added);
+        return PREFOPT_ERR_MEMORY;
+    }
+    for (int64_t i = 0; i < n; i++) {
+        added->pages[i] = (pf_page){.next = d->free, .data = added->data + i * numbers};
+        d->free = &added->pages[i];
+    }
+    added->next = d->slabs;
+    d->slabs = added;
+    d->n_free += n;
+    d->n_pages += n;
+    return PREFOPT_OK;
+}
+
+/* At least n free pages; a few more than asked for, where there are many. */
 static int32_t reserve_pages(pf_decoder *d, int64_t n)
 {
-    int64_t numbers, bytes = -1;
-    if (pf_mul(position_numbers(d->shape), PF_DECODER_PAGE, &numbers) &&
-        pf_mul(numbers, (int64_t)sizeof(float), &bytes) &&
-        !pf_add(bytes, (int64_t)sizeof(pf_page), &bytes))
-        bytes = -1;
-    for (; d->n_free < n; d->n_free++) {
-        pf_page *page = pf_alloc(d->context, bytes, 1);
-        if (page == NULL)
-            return PREFOPT_ERR_MEMORY;
-        page->next = d->free;
-        d->free = page;
-    }
-    return PREFOPT_OK;
+    int64_t missing = n - d->n_free, few = d->n_pages / 8;
+    return missing <= 0 ? PREFOPT_OK : add_slab(d, missing > few ? missing : few);
 }
 
 static pf_page *take_page(pf_decoder *d)
@@ -256,9 +278,11 @@ void pf_decoder_destroy(pf_decoder *decoder)
     prefopt_context *c = decoder->context;
     forget(decoder);
     free_arrays(decoder);
-    for (pf_page *page = decoder->free, *next; page != NULL; page = next) {
-        next = page->next;
-        pf_free(c, page);
+    for (slab *s = decoder->slabs, *next; s != NULL; s = next) {
+        next = s->next;
+        pf_free(c, s->pages);
+        pf_free(c, s->data);
+        pf_free(c, s);
     }
     void *arrays[] = {decoder->arrays.scores, decoder->cosine,     decoder->sine,
                       decoder->rows.prompt,   decoder->rows.pages, decoder->next.prompt,
@@ -285,8 +309,8 @@ int64_t pf_decoder_row_bytes(const pf_shape *shape, int64_t prompt_length, int64
 {
     const prefopt_transformer_config *c = &shape->config;
     int64_t n_pages = tokens / PF_DECODER_PAGE + 1;
-    int64_t page =
-        saturated(pf_decoder_prompt_bytes(shape, PF_DECODER_PAGE), 1, 2 * sizeof(pf_page *));
+    int64_t page = saturated(pf_decoder_prompt_bytes(shape, PF_DECODER_PAGE), 1,
+                             sizeof(pf_page) + 2 * sizeof(pf_page *));
     int64_t width = 9 * c->width + c->ff_width, logits = saturated(c->vocab, sizeof(float), 0);
     int64_t scores = saturated(c->n_heads, saturated(prompt_length, 1, tokens), width);
     int64_t rest = tiles(shape) * 20 + (int64_t)sizeof(pf_segment) + 64;
@@ -326,7 +350,7 @@ static void compute_logits(pf_decoder *d, int64_t n)
                            .logits = (float *)o->logits,
                            .tile_max = (float *)o->tile_max,
                            .tile_sum = (double *)o->tile_sum,
-                           .tile_scaled = (double *)o->tile_scaled,
+                           .tile_scaled = o->tile_scaled,
                            .max = (double *)o->max,
                            .log_normaliser = (double *)o->log_normaliser};
     pf_pass_logits(&pass);

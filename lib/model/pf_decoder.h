@@ -45,7 +45,8 @@ typedef struct {
     const float *logits;          /* [n, vocab]: l */
     const float *tile_max;        /* [n, n_tiles]: NaN where a logit is NaN or +inf */
     const double *tile_sum;       /* [n, n_tiles] */
-    const double *tile_scaled;    /* [n, n_tiles]; tile_sum itself where scale is 1 */
+    double *tile_scaled;          /* [n, n_tiles]; tile_sum itself where scale is 1; the caller may
+                                     write here */
     const double *max;            /* [n]: m, NaN where a logit is NaN or +inf, or all are -inf */
     const double *log_normaliser; /* [n]: log sum_j exp(l_j) */
 } pf_distributions;

@@ -24,8 +24,7 @@ typedef struct {
 typedef struct pf_page {
     struct pf_page *next; /* in the list of free ones */
     int64_t references;
-    char padding[48];
-    float data[]; /* [layers, 2, heads, PF_DECODER_PAGE, head_width] */
+    float *data; /* [layers, 2, heads, PF_DECODER_PAGE, head_width] */
 } pf_page;
 
 /* Working arrays of a pass. */

@@ -1,9 +1,9 @@
 /* Truncation of a row of float logits and draws from it, without sorting the vocabulary.
  *
  * What truncation keeps are the first tokens of one order: larger logit first, lower token among
- * equals. So all it has to find is the last of them (pf_cut). Where that lies is found by cutting
- * the range of logits into PF_THRESHOLDS + 1 parts again and again, with one vectorised pass over
- * the row for all thresholds, until few tokens are left to sort.
+ * equals. So all it has to find is the last of them (pf_cut). Vectorised passes over the row, each
+ * for PF_THRESHOLDS thresholds at once, close in on it until few tokens are left to sort; the
+ * thresholds lie close about the place that interpolation gives.
  *
  * Masses are of exp(scale (l - max)), max the row's largest logit. */
 #include <float.h>
@@ -13,7 +13,7 @@
 #include "math/pf_rows.h"
 #include "online/pf_sampler.h"
 
-enum { TILE = PF_DECODER_TILE, FEW = 64 };
+enum { TILE = PF_DECODER_TILE, FEW = 256 };
 
 /* A mass that is top_p but for rounding counts as reached; a ratio that is min_p, too. */
 #define MASS_SLACK (1 - 1e-6)
@@ -22,7 +22,7 @@ enum { TILE = PF_DECODER_TILE, FEW = 64 };
 typedef struct {
     const pf_distributions *d;
     const float *logits, *tile_max;
-    const double *tile_scaled;
+    double *tile_scaled;
     double max, scale;
 } row;
 
@@ -92,36 +92,81 @@ static void measure(const row *r, const pf_goal *goal, const float *threshold, i
 typedef struct {
     float low, high;
     int64_t count_above, count; /* at high or above; at low or above */
-    double mass_above;
+    double mass_above, mass;
 } range;
 
-/* One pass over the row; false when the range holds a single number. */
-static bool narrow(const row *r, const pf_goal *goal, range *g)
+/* One pass over the row for n ascending thresholds; the range becomes the part between two of them
+ * that holds the boundary. False when all of them are too high. */
+static bool narrow(const row *r, const pf_goal *goal, int64_t n, float *threshold, range *g)
 {
-    float threshold[PF_THRESHOLDS];
-    int64_t count[PF_THRESHOLDS], n = 0;
-    double mass[PF_THRESHOLDS], width = (double)g->high - (double)g->low;
-    for (int64_t j = 0; j < PF_THRESHOLDS; j++) {
-        float t = (float)((double)g->low + width * (double)(j + 1) / (PF_THRESHOLDS + 1));
-        if (t > (n == 0 ? g->low : threshold[n - 1]) && t < g->high)
-            threshold[n++] = t;
-    }
-    if (n == 0)
-        return false;
+    int64_t count[PF_THRESHOLDS];
+    double mass[PF_THRESHOLDS];
     for (int64_t j = n; j < PF_THRESHOLDS; j++)
-        threshold[j] = g->high;
+        threshold[j] = INFINITY;
     measure(r, goal, threshold, count, mass);
     for (int64_t j = n - 1; j >= 0; j--) {
         if (reached(goal, count[j], mass[j])) {
             g->low = threshold[j];
             g->count = count[j];
+            g->mass = mass[j];
             return true;
         }
         g->high = threshold[j];
         g->count_above = count[j];
         g->mass_above = mass[j];
     }
-    return true;
+    return false;
+}
+
+/* Adds t to the thresholds if it divides the range further. */
+static void add_threshold(const range *g, double t, int64_t *n, float *threshold)
+{
+    float x = (float)t;
+    if (x > (*n == 0 ? g->low : threshold[*n - 1]) && x < g->high)
+        threshold[(*n)++] = x;
+}
+
+/* Closer and closer about the place where the goal would be if the tokens lay evenly; or evenly,
+ * which always gets on. How many thresholds; 0: the range holds a single number. */
+static int64_t choose(const pf_goal *goal, const range *g, bool evenly, float *threshold)
+{
+    static const double about[PF_THRESHOLDS] = {-0.2,   -0.04, -0.01, -0.0025,
+                                                0.0025, 0.01,  0.04,  0.2};
+    double width = (double)g->high - (double)g->low, part;
+    if (goal->count > 0)
+        part = (double)(g->count - goal->count) / (double)(g->count - g->count_above);
+    else
+        part = (g->mass - goal->mass) / (g->mass - g->mass_above);
+    int64_t n = 0;
+    for (int64_t j = 0; j < PF_THRESHOLDS; j++)
+        add_threshold(g,
+                      (double)g->low + width * (evenly ? (double)(j + 1) / (PF_THRESHOLDS + 1)
+                                                       : part + about[j]),
+                      &n, threshold);
+    if (n == 0 && !evenly)
+        return choose(goal, g, true, threshold);
+    return n;
+}
+
+/* The k-th largest of the tiles' maxima (-INFINITY: there are not so many): k tokens are there or
+ * above. */
+static float tile_bound(const row *r, int64_t k)
+{
+    enum { MOST = 128 };
+    float largest[MOST];
+    int64_t n = 0;
+    if (k > MOST || k > r->d->n_tiles)
+        return -INFINITY;
+    for (int64_t t = 0; t < r->d->n_tiles; t++) {
+        float max = r->tile_max[t];
+        if (n == k && max <= largest[n - 1])
+            continue;
+        int64_t at = n < k ? n++ : n - 1;
+        for (; at > 0 && largest[at - 1] < max; at--)
+            largest[at] = largest[at - 1];
+        largest[at] = max;
+    }
+    return largest[k - 1];
 }
 
 /* What is taken one by one from high down, until the goal is reached. */
@@ -137,7 +182,24 @@ static bool take(const row *r, const pf_goal *goal, float logit, taken *t)
     return reached(goal, t->count, t->mass);
 }
 
-/* Few tokens: sorted by insertion, in the order of the truncation. */
+/* Puts tokens, given in rising order, into the order of the truncation (Shell's sort). */
+static void sort_tokens(const row *r, int64_t n, int32_t *token)
+{
+    static const int64_t gaps[] = {57, 23, 10, 4, 1};
+    for (size_t g = 0; g < sizeof gaps / sizeof *gaps; g++)
+        for (int64_t i = gaps[g], at; i < n; i++) {
+            int32_t moving = token[i];
+            float logit = r->logits[moving];
+            for (at = i; at >= gaps[g]; at -= gaps[g]) {
+                int32_t other = token[at - gaps[g]];
+                if (r->logits[other] > logit || (r->logits[other] == logit && other < moving))
+                    break;
+                token[at] = other;
+            }
+            token[at] = moving;
+        }
+}
+
 static pf_cut cut_few(const row *r, const pf_goal *goal, const range *g)
 {
     int32_t order[FEW], index[FEW];
@@ -147,14 +209,10 @@ static pf_cut cut_few(const row *r, const pf_goal *goal, const range *g)
             continue;
         int64_t found =
             pf_row_between(tile_size(r, t), r->logits + t * TILE, g->low, g->high, FEW - n, index);
-        for (int64_t k = 0; k < found; k++) {
-            int32_t token = (int32_t)(t * TILE) + index[k];
-            int64_t at = n++;
-            for (; at > 0 && r->logits[order[at - 1]] < r->logits[token]; at--)
-                order[at] = order[at - 1];
-            order[at] = token;
-        }
+        for (int64_t k = 0; k < found; k++)
+            order[n++] = (int32_t)(t * TILE) + index[k];
     }
+    sort_tokens(r, n, order);
     taken so_far = {g->count_above, g->mass_above};
     for (int64_t k = 0; k < n; k++)
         if (take(r, goal, r->logits[order[k]], &so_far) || k == n - 1)
@@ -172,23 +230,30 @@ static pf_cut cut_equal(const row *r, const pf_goal *goal, const range *g)
     return (pf_cut){g->low, INT64_MAX};
 }
 
-static pf_cut find_cut(const row *r, const pf_goal *goal)
+/* bound: a logit at or below the boundary's, -INFINITY where none is known. */
+static pf_cut find_cut(const row *r, const pf_goal *goal, float bound)
 {
-    /* exp is 0 below: such tokens have no mass and are never drawn. */
-    double lowest = fmax(r->max - 88 / r->scale, -FLT_MAX);
-    range g = {.low = (float)lowest, .high = nextafterf((float)r->max, INFINITY)};
+    /* exp is 0 farther below the maximum: such tokens have no mass and are never drawn. */
+    static const double below[PF_THRESHOLDS] = {88, 32, 16, 8, 4, 2, 1, 0.5};
+    range g = {.low = -INFINITY, .high = nextafterf((float)r->max, INFINITY)};
     float threshold[PF_THRESHOLDS];
-    int64_t count[PF_THRESHOLDS];
-    double mass[PF_THRESHOLDS];
-    for (int64_t j = 0; j < PF_THRESHOLDS; j++)
-        threshold[j] = g.low;
-    measure(r, goal, threshold, count, mass);
-    if (!reached(goal, count[0], mass[0]))
+    int64_t n = 0;
+    if (bound > -INFINITY)
+        add_threshold(&g, (double)bound, &n, threshold);
+    for (int64_t j = 0; j < PF_THRESHOLDS && n < PF_THRESHOLDS; j++)
+        add_threshold(&g, fmax(r->max - below[j] / r->scale, -FLT_MAX), &n, threshold);
+    if (!narrow(r, goal, n, threshold, &g))
         return keep_all;
-    g.count = count[0];
-    while (g.count - g.count_above > FEW)
-        if (!narrow(r, goal, &g))
+    bool evenly = false;
+    for (int64_t left = g.count - g.count_above, before; left > FEW;) {
+        n = choose(goal, &g, evenly, threshold);
+        if (n == 0)
             return cut_equal(r, goal, &g);
+        (void)narrow(r, goal, n, threshold, &g); /* false: it lies below them, and high fell */
+        before = left;
+        left = g.count - g.count_above;
+        evenly = !evenly && left > before / PF_THRESHOLDS;
+    }
     return cut_few(r, goal, &g);
 }
 
@@ -213,22 +278,23 @@ static double tile_terms(const row *r, int64_t tile, const pf_cut *cut, float *t
     return pf_row_exp_sum(n, kept, r->tile_max[tile], r->d->scale, term);
 }
 
-/* Mass of what is kept in a tile, in the row's unit. */
-static double tile_mass(const row *r, int64_t tile, const pf_cut *cut)
+/* A tile's mass in the row's unit. */
+static double tile_mass(const row *r, int64_t tile)
 {
-    float term[TILE];
-    if (cut->floor == -INFINITY)
-        return r->tile_scaled[tile] == 0 ? 0 : r->tile_scaled[tile] * tile_factor(r, tile);
-    if (!(r->tile_max[tile] >= cut->floor))
-        return 0;
-    return tile_terms(r, tile, cut, term) * tile_factor(r, tile);
+    double mass = r->tile_scaled[tile];
+    return mass == 0 ? 0 : mass * tile_factor(r, tile);
 }
 
-static double kept_mass(const row *r, const pf_cut *cut)
+/* Takes what is not kept out of the tiles' masses; what is left. */
+static double apply_cut(const row *r, const pf_cut *cut)
 {
+    float term[TILE];
     double total = 0;
-    for (int64_t t = 0; t < r->d->n_tiles; t++)
-        total += tile_mass(r, t, cut);
+    for (int64_t t = 0; t < r->d->n_tiles; t++) {
+        if (cut->floor > -INFINITY)
+            r->tile_scaled[t] = r->tile_max[t] >= cut->floor ? tile_terms(r, t, cut, term) : 0;
+        total += tile_mass(r, t);
+    }
     return total;
 }
 
@@ -253,10 +319,10 @@ static pf_cut cut_of(const row *r, const pf_truncation *t)
 {
     pf_cut cut = keep_all;
     if (t->top_k > 0 && t->top_k < r->d->vocab)
-        cut = find_cut(r, &(pf_goal){.count = t->top_k});
+        cut = find_cut(r, &(pf_goal){.count = t->top_k}, tile_bound(r, t->top_k));
     if (t->top_p < 1) {
         pf_cut by_mass =
-            find_cut(r, &(pf_goal){.mass = t->top_p * MASS_SLACK * kept_mass(r, &cut)});
+            find_cut(r, &(pf_goal){.mass = t->top_p * MASS_SLACK * apply_cut(r, &cut)}, cut.floor);
         /* never more than top_k leaves */
         if (by_mass.floor > cut.floor || (by_mass.floor == cut.floor && by_mass.last < cut.last))
             cut = by_mass;
@@ -305,7 +371,7 @@ static void draw_sorted(const row *r, const pf_cut *cut, double total, int64_t n
     double below = 0;
     int64_t drawn = 0, last = 0;
     for (int64_t t = 0; t < r->d->n_tiles && drawn < n; t++) {
-        double mass = tile_mass(r, t, cut);
+        double mass = tile_mass(r, t);
         if (!(mass > 0))
             continue;
         last = t;
@@ -322,7 +388,7 @@ void pf_draw_logits(const pf_distributions *d, int64_t i, const pf_truncation *t
 {
     row r = row_of(d, i);
     pf_cut cut = cut_of(&r, t);
-    double total = kept_mass(&r, &cut), log_total = log(total);
+    double total = apply_cut(&r, &cut), log_total = log(total);
     qsort(draws, (size_t)n, sizeof *draws, by_u);
     draw_sorted(&r, &cut, total, n, draws);
     bool plain = pf_truncation_is_none(t);

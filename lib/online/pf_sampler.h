@@ -91,7 +91,7 @@ static inline int64_t pf_sampler_row(const pf_sampler *s, const pf_branch *b)
 
 /* Draws from row i of a decoder's distributions, whose scale is 1 / t->temperature: like
  * pf_truncate and pf_draw_tokens, with logp and log_q of each draw; or greedily. The row's max is
- * not NaN. (draw_logits.c) */
+ * not NaN; its tile_scaled is used up. (draw_logits.c) */
 void pf_draw_logits(const pf_distributions *d, int64_t i, const pf_truncation *t, int64_t n,
                     pf_draw *draws);
 void pf_greedy_logits(const pf_distributions *d, int64_t i, int64_t n, pf_draw *draws);

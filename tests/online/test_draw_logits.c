@@ -41,7 +41,7 @@ static void end_distribution(pf_distributions *d)
 {
     free((void *)d->tile_max);
     free((void *)d->tile_sum);
-    free((void *)d->tile_scaled);
+    free(d->tile_scaled);
     free((void *)d->max);
     free((void *)d->log_normaliser);
 }
@@ -167,14 +167,13 @@ START_TEST(corners)
     pf_draw draws[20];
     for (int hot = 0; hot < 2; hot++) {
         d.scale = hot ? 1e-30f : 1e30f;
-        double *scaled = (double *)d.tile_scaled;
-        for (int64_t t = 0; t < d.n_tiles; t++) {
-            int64_t n = t < 2 ? 512 : 76;
-            scaled[t] = 0;
-            for (int64_t v = 0; v < n; v++)
-                scaled[t] += hot || logits[t * 512 + v] == 6;
-        }
         for (int64_t k = 0; k < 3; k++) {
+            for (int64_t t = 0; t < d.n_tiles; t++) {
+                int64_t n = t < 2 ? 512 : 76;
+                d.tile_scaled[t] = 0;
+                for (int64_t v = 0; v < n; v++)
+                    d.tile_scaled[t] += hot || logits[t * 512 + v] == 6;
+            }
             for (int64_t i = 0; i < 20; i++)
                 draws[i] = (pf_draw){.u = (double)i / 20 + 0.01, .id = i};
             pf_truncation t = {hot ? 1e30 : 1e-30, k == 1 ? 500 : 0, k == 2 ? 0.5 : 1, 0};
@@ -192,7 +191,7 @@ START_TEST(corners)
     }
     /* u at the very end takes the last token that there is. */
     d.scale = 1;
-    memcpy((void *)d.tile_scaled, d.tile_sum, (size_t)d.n_tiles * sizeof(double));
+    memcpy(d.tile_scaled, d.tile_sum, (size_t)d.n_tiles * sizeof(double));
     draws[0] = (pf_draw){.u = 1};
     pf_draw_logits(&d, 0, &(pf_truncation){1, 0, 1, 0}, 1, draws);
     ck_assert_int_eq(draws[0].token, 1099);
