@@ -98,7 +98,7 @@ static int32_t read_number(const json_t *root, const spelling *spellings, int32_
         if (seen > 0 && x != *out)
             return pf_fail(PREFOPT_ERR_FORMAT, "%s is %.17g, but %s is %.17g", own, x, name[0],
                            *out);
-        *out = x;
+        *out = x + 0.0; /* never -0 */
         seen++;
     }
     if (seen == 0)

@@ -404,13 +404,20 @@ START_TEST(test_killed_at_random)
     for (uint64_t i = 0; i < KILLS; i++) {
         double draw;
         OK(prefopt_random_uniform(1, 0, i, 1, &draw));
+        int ready[2];
+        ck_assert_int_eq(pipe(ready), 0);
         pid_t child = fork();
         ck_assert_int_ge(child, 0);
         if (child == 0) {
             for (int k = (int)i;; k++)
-                if (save(&s, k & 1) != PREFOPT_OK)
+                if (save(&s, k & 1) != PREFOPT_OK || (k == (int)i && write(ready[1], "", 1) != 1))
                     _exit(1);
         }
+        /* From its first save on. */
+        char byte;
+        close(ready[1]);
+        ck_assert_int_eq(read(ready[0], &byte, 1), 1);
+        close(ready[0]);
         usleep((useconds_t)(draw * 20000));
         kill(child, SIGKILL);
         int status;
