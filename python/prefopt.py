@@ -206,6 +206,12 @@ i32 prefopt_policy_set_recompute ptr i32
 i32 prefopt_reward_from_policy ptr ptr
 i32 prefopt_reward_tensor ptr i64 ptr
 i32 prefopt_reward_set_recompute ptr i32
+i32 prefopt_policy_load ptr ptr str
+i32 prefopt_policy_save ptr str
+i32 prefopt_policy_save_as ptr str i32
+i32 prefopt_reward_load ptr ptr str
+i32 prefopt_reward_save ptr str
+i32 prefopt_reward_save_as ptr str i32
 i32 prefopt_policy_create_custom ptr ptr ptr ptr ptr
 i32 prefopt_policy_create_tabular ptr ptr ptr ptr
 i32 prefopt_policy_set_logprobs ptr ptr ptr

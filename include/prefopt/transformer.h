@@ -48,8 +48,8 @@ typedef struct prefopt_transformer_config {
     int64_t n_heads;           /* default 8 */
     int64_t ff_width;          /* of the MLP's inner layer; default 2,048 */
     int64_t max_positions;     /* tokens of the longest sequence; default 2,048 */
-    double rotary_fraction;    /* of a head's dimensions that turn, in [0, 1]: 2 floor(fraction *
-                                  width / n_heads / 2) of them; default 0.25 */
+    double rotary_fraction;    /* of a head's dimensions that turn, in [0, 1]: floor(width /
+                                  n_heads * fraction), which must be even; default 0.25 */
     double rotary_base;        /* > 1; default 10,000 */
     double norm_epsilon;       /* > 0; default 1e-5 */
     double init_scale;         /* standard deviation of fresh weights, >= 0; default 0.02 */
@@ -105,6 +105,38 @@ PREFOPT_API int32_t prefopt_reward_from_policy(prefopt_reward **out,
 PREFOPT_API int32_t prefopt_reward_tensor(const prefopt_reward *reward, int64_t i,
                                           prefopt_tensor *out);
 PREFOPT_API int32_t prefopt_reward_set_recompute(prefopt_reward *reward, int32_t recompute);
+
+/* ---------------------------------------------------------------- checkpoints */
+
+/* A policy from a folder in Hugging Face's layout: config.json (model_type gpt_neox; old and new
+ * spellings of the rotary fields) and model.safetensors, or shards with
+ * model.safetensors.index.json. F32, F16 and BF16 are read, into float32. Everything is checked
+ * against the configuration: a missing, extra, misshapen or overlapping tensor, or a weight that is
+ * not finite, is an error that names file and tensor. The caller owns *out.
+ * Errors: IO (names the path), FORMAT, ARGUMENT, UNSUPPORTED (built without JSON), MEMORY.
+ * Thread-safe. Since 0.1. */
+PREFOPT_API int32_t prefopt_policy_load(prefopt_policy **out, prefopt_context *context,
+                                        const char *directory);
+
+/* Writes config.json and model.safetensors, tensors as float32. At every moment, also when the
+ * process is killed or the disk is full, the folder holds the old checkpoint or the new one, whole;
+ * its other files stay (a tokenizer beside the weights, say).
+ * Errors: IO, ARGUMENT, NUMERIC (a weight is not finite: names the tensor), UNSUPPORTED (not a
+ * transformer; built without JSON), MEMORY. Since 0.1. */
+PREFOPT_API int32_t prefopt_policy_save(const prefopt_policy *policy, const char *directory);
+
+/* The same with tensors of a prefopt_dtype: PREFOPT_F32, F16 or BF16, rounded to nearest even.
+ * Errors: also NUMERIC where a weight overflows F16. Since 0.1. */
+PREFOPT_API int32_t prefopt_policy_save_as(const prefopt_policy *policy, const char *directory,
+                                           int32_t dtype);
+
+/* The same for reward models: GPTNeoXForSequenceClassification with one label, whose head is
+ * score.weight [1, width]. Since 0.1. */
+PREFOPT_API int32_t prefopt_reward_load(prefopt_reward **out, prefopt_context *context,
+                                        const char *directory);
+PREFOPT_API int32_t prefopt_reward_save(const prefopt_reward *reward, const char *directory);
+PREFOPT_API int32_t prefopt_reward_save_as(const prefopt_reward *reward, const char *directory,
+                                           int32_t dtype);
 
 #ifdef __cplusplus
 }

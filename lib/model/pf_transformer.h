@@ -52,6 +52,8 @@ typedef struct {
  */
 int32_t pf_transformer_config_read(prefopt_transformer_config *own,
                                    const prefopt_transformer_config *config);
+/* Dimensions of a head that turn. */
+int64_t pf_rotary_dimensions(const prefopt_transformer_config *config);
 /* config was checked. MEMORY (also when a size overflows). */
 int32_t pf_shape_create(pf_shape **out, prefopt_context *context,
                         const prefopt_transformer_config *config, int32_t head);

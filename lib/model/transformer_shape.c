@@ -55,6 +55,12 @@ static int32_t check_number(const char *name, double value, bool good, const cha
                    expected);
 }
 
+/* As `transformers` rounds it. */
+int64_t pf_rotary_dimensions(const prefopt_transformer_config *config)
+{
+    return (int64_t)((double)(config->width / config->n_heads) * config->rotary_fraction);
+}
+
 int32_t pf_transformer_config_read(prefopt_transformer_config *own,
                                    const prefopt_transformer_config *config)
 {
@@ -83,6 +89,12 @@ int32_t pf_transformer_config_read(prefopt_transformer_config *own,
                        c.eos, (long long)c.vocab);
     PF_TRY(check_number("rotary_fraction", c.rotary_fraction,
                         c.rotary_fraction >= 0 && c.rotary_fraction <= 1, "0 to 1"));
+    int64_t turns = pf_rotary_dimensions(&c);
+    if (turns % 2 != 0)
+        return pf_fail(PREFOPT_ERR_ARGUMENT,
+                       "transformer: rotary_fraction is %g: it turns %lld of a head's %lld "
+                       "dimensions, expected an even number",
+                       c.rotary_fraction, (long long)turns, (long long)(c.width / c.n_heads));
     PF_TRY(check_number("rotary_base", c.rotary_base, c.rotary_base > 1, "above 1, finite"));
     PF_TRY(check_number("norm_epsilon", c.norm_epsilon, c.norm_epsilon > 0, "above 0, finite"));
     PF_TRY(check_number("init_scale", c.init_scale, c.init_scale >= 0, "at least 0, finite"));
@@ -145,7 +157,7 @@ int32_t pf_shape_create(pf_shape **out, prefopt_context *context,
     shape->config = *config;
     shape->head = head;
     shape->head_width = config->width / config->n_heads;
-    shape->rotary = 2 * (int64_t)(config->rotary_fraction * (double)shape->head_width / 2);
+    shape->rotary = pf_rotary_dimensions(config);
     shape->tensors =
         pf_alloc(context, config->n_layers * LAYER_TENSORS + OTHER_TENSORS, sizeof(pf_tensor));
     shape->layers = pf_alloc(context, config->n_layers, sizeof(pf_layer_offsets));

@@ -152,7 +152,7 @@ START_TEST(test_sequential)
     check_against_double(&c);
     c.tied = 1;
     c.n_layers = 1;
-    c.n_heads = 12;
+    c.n_heads = 6;
     check_against_double(&c);
 }
 END_TEST
@@ -476,6 +476,9 @@ START_TEST(test_errors)
     c = tiny();
     c.rotary_fraction = NAN;
     FAILS(PREFOPT_ERR_NUMERIC, "rotary_fraction",
+          prefopt_policy_create_transformer(&policy, context, &c, 0));
+    c.rotary_fraction = 0.5;
+    FAILS(PREFOPT_ERR_ARGUMENT, "it turns 3 of a head's 6 dimensions, expected an even number",
           prefopt_policy_create_transformer(&policy, context, &c, 0));
     c = tiny();
     c.eos = 13;
