@@ -2,7 +2,51 @@
  * that leave, any batch, any number of threads. */
 #include "model/pf_decoder.h"
 #include "tests/model/model_test.h"
-#include "tests/model/neox_reference.h"
+#include "tests/model/neox_double.h"
+
+static prefopt_transformer_config small_config(void)
+{
+    prefopt_transformer_config c;
+    OK(prefopt_transformer_config_init(&c, sizeof c));
+    c.vocab = 37;
+    c.n_layers = 2;
+    c.width = 24;
+    c.n_heads = 3;
+    c.ff_width = 40;
+    c.max_positions = 90;
+    c.rotary_fraction = 0.5;
+    return c;
+}
+
+/* Weights far enough from 0 that every part shows: gains about 1, the rest random. */
+static float *random_weights(const pf_shape *shape, uint64_t seed)
+{
+    float *value = malloc((size_t)shape->n * sizeof *value);
+    for (int64_t t = 0; t < shape->n_tensors; t++) {
+        const pf_tensor *tensor = &shape->tensors[t];
+        double spread = tensor->n_dims == 2 ? 1 / sqrt((double)tensor->columns) : 0.3;
+        bool gain = strstr(tensor->name, "norm.weight") != NULL;
+        for (int64_t i = 0; i < tensor->rows * tensor->columns; i++)
+            value[tensor->offset + i] =
+                (float)(spread * pf_normal(seed, (uint64_t)t, (uint64_t)i) + (gain ? 1 : 0));
+    }
+    return value;
+}
+
+/* logits [vocab] of the token after n tokens, in double. */
+static void plain_logits(const pf_shape *s, const float *value, const int32_t *tokens, int64_t n,
+                         double *logits)
+{
+    int64_t d = s->config.width;
+    double *theta = malloc((size_t)s->n * sizeof *theta);
+    double *hidden = malloc((size_t)(n * d) * sizeof *hidden);
+    for (int64_t i = 0; i < s->n; i++)
+        theta[i] = (double)value[i];
+    double_hidden(s, theta, tokens, n, hidden);
+    double_linear(s->config.vocab, d, theta + s->output, NULL, hidden + (n - 1) * d, logits);
+    free(hidden);
+    free(theta);
+}
 
 typedef struct {
     prefopt_context *context;
@@ -45,7 +89,7 @@ static void check_row(const world *w, const path *p, int64_t row)
     pf_distributions d;
     pf_decoder_distributions(w->decoder, &d);
     double *logits = malloc((size_t)d.vocab * sizeof *logits), total = 0, most = -INFINITY;
-    ref_logits(w->shape, w->value, p->tokens, p->n, logits);
+    plain_logits(w->shape, w->value, p->tokens, p->n, logits);
     for (int64_t v = 0; v < d.vocab; v++) {
         CLOSE((double)d.logits[row * d.vocab + v], logits[v], 1e-5);
         total += exp(logits[v]);
@@ -292,7 +336,7 @@ START_TEST(next_logprobs_of_sequences)
         double *logits = malloc((size_t)c.vocab * sizeof *logits);
         OK(pf_decoder_next_logprobs(w.shape, w.value, &l.view, got));
         for (int64_t i = 0; i < 4; i++) {
-            ref_logits(w.shape, w.value, paths[i].tokens, paths[i].n, logits);
+            plain_logits(w.shape, w.value, paths[i].tokens, paths[i].n, logits);
             double total = 0;
             for (int64_t v = 0; v < c.vocab; v++)
                 total += exp(logits[v]);
