@@ -124,6 +124,7 @@ static void step(training *t, double seconds[4])
         seconds[2] += now() - start;
     }
     start = now();
+    (void)pf_optimiser_grad_norm(&t->optimiser); /* it also proves that the step cannot overflow */
     if (!pf_optimiser_step(&t->optimiser, 1e-5, 1)) {
         fprintf(stderr, "dpo_step: a parameter is not finite\n");
         exit(1);
