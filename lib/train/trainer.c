@@ -161,13 +161,30 @@ int32_t pf_trainer_set_logprobs(prefopt_trainer *trainer, const double *logp)
                                        pf_sequence_map_view(trainer->rows->map), logp);
 }
 
+/* Sets the gradient to 0, where the parameters lie now: a policy that was frozen since the last
+ * step may have moved them away from the memory it shared with the snapshot. */
+static int32_t begin_gradient(prefopt_trainer *trainer)
+{
+    prefopt_parameters parameters = {.struct_size = sizeof parameters};
+    pf_slot *slot = &trainer->optimiser.slots[0];
+    PF_TRY(pf_trained_parameters(&trainer->model, &parameters));
+    if (parameters.n != slot->n || parameters.dtype != slot->dtype)
+        return pf_fail(PREFOPT_ERR_CALLBACK,
+                       "the model has %lld parameters of dtype %d now, but had %lld of dtype %d",
+                       (long long)parameters.n, parameters.dtype, (long long)slot->n, slot->dtype);
+    slot->value = parameters.value;
+    slot->grad = parameters.grad;
+    pf_parameters_zero_grad(&parameters);
+    return PREFOPT_OK;
+}
+
 int32_t pf_trainer_evaluate(prefopt_trainer *trainer, bool with_grad, prefopt_progress *stats)
 {
     pf_progress_clear(stats);
     trainer->no_step = false;
     trainer->extra_grad = 0;
     if (with_grad)
-        PF_TRY(pf_trained_zero_grad(&trainer->model));
+        PF_TRY(begin_gradient(trainer));
     PF_TRY(with_grad ? pf_parts_evaluate(trainer, stats)
                      : trainer->objective->evaluate(trainer, false, stats));
     if (trainer->options.ridge > 0 && !trainer->no_step)
