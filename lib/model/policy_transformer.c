@@ -1,9 +1,6 @@
 /* A transformer as a policy: log-probabilities of completion tokens, and back. */
 #include <math.h>
 
-#include "math/pf_gemm.h"
-#include "math/pf_math.h"
-#include "math/pf_rows.h"
 #include "model/pf_decoder.h"
 #include "model/pf_model.h"
 #include "model/pf_network.h"
@@ -131,55 +128,11 @@ static int32_t transformer_backward(void *payload, const prefopt_sequences *in,
     return status;
 }
 
-/* ---------------------------------------------------------------- the next token */
-
-/* next_logp of the part's sequences: log-softmax of the hidden states after their last tokens. */
-static int32_t next_of_part(const pf_transformer *model, pf_workspace *w, double *next_logp)
-{
-    const pf_shape *shape = model->shape;
-    int64_t n = w->rows.n_targets, width = shape->config.width, vocab = shape->config.vocab;
-    float *logits = pf_alloc(model->context, n, (size_t)vocab * sizeof *logits);
-    if (logits == NULL)
-        return PREFOPT_ERR_MEMORY;
-    int32_t status = pf_sgemm(model->context, false, true, n, vocab, width, 1, w->a.hidden, width,
-                              model->weights->value + shape->output, width, 0, logits, vocab);
-    for (int64_t s = 0; s < n && status == PREFOPT_OK; s++) {
-        const float *z = logits + s * vocab;
-        float max;
-        if (!pf_row_max(vocab, z, &max) || !isfinite(max)) {
-            status = pf_fail(PREFOPT_ERR_NUMERIC, "sequence %lld: a logit is not finite",
-                             (long long)w->rows.segments[s].sequence);
-            break;
-        }
-        double log_z = (double)max + log(pf_row_exp_sum(vocab, z, max, 1, NULL));
-        double *logp = next_logp + w->rows.segments[s].sequence * vocab;
-        for (int64_t v = 0; v < vocab; v++)
-            logp[v] = fmin((double)z[v] - log_z, 0);
-    }
-    pf_free(model->context, logits);
-    return status;
-}
-
 static int32_t transformer_next_logprobs(void *payload, const prefopt_sequences *in,
                                          double *next_logp)
 {
-    pf_transformer *model = payload;
-    PF_TRY(pf_transformer_check(model->shape, in, PF_HEAD_SCORE));
-    pf_prompts prompts;
-    pf_workspace *w;
-    PF_TRY(pf_prompts_create(&prompts, model->context, in, PF_HEAD_SCORE, NULL));
-    int32_t status = pf_workspace_take(model, &w);
-    if (status == PREFOPT_OK) {
-        for (int64_t first = 0, end; first < prompts.n && status == PREFOPT_OK; first = end) {
-            end = pf_transformer_part(model, &prompts, first, false);
-            status = pf_transformer_forward(model, w, &prompts, first, end, false);
-            if (status == PREFOPT_OK)
-                status = next_of_part(model, w, next_logp);
-        }
-        pf_workspace_give(model, w);
-    }
-    pf_prompts_clear(&prompts);
-    return status;
+    const pf_transformer *model = payload;
+    return pf_decoder_next_logprobs(model->shape, model->weights->value, in, next_logp);
 }
 
 /* ---------------------------------------------------------------- the handle */
