@@ -111,9 +111,8 @@ static void step(training *t, double seconds[4])
                                   .rejected = rejected,
                                   .ref_chosen = ref_chosen,
                                   .ref_rejected = ref_rejected};
-        prefopt_pair_loss out = {.struct_size = sizeof out,
-                                 .grad_chosen = grad_chosen,
-                                 .grad_rejected = grad_rejected};
+        prefopt_pair_loss out = {
+            .struct_size = sizeof out, .grad_chosen = grad_chosen, .grad_rejected = grad_rejected};
         need(prefopt_loss_dpo(NULL, &in, &out));
         for (int64_t k = 0; k < n / 2; k++) { /* the mean is over the whole batch */
             grad[2 * k] = grad_chosen[k] * (double)(n / 2) / PAIRS;
@@ -147,8 +146,8 @@ static double product(prefopt_context *context, int trans_a, int trans_b, int64_
     double runs[4];
     for (int r = 0; r < 4; r++) {
         double start = now();
-        need(pf_sgemm(context, trans_a, trans_b, m, n, k, 1, a, trans_a ? m : k, b,
-                      trans_b ? k : n, 0, c, n));
+        need(pf_sgemm(context, trans_a, trans_b, m, n, k, 1, a, trans_a ? m : k, b, trans_b ? k : n,
+                      0, c, n));
         runs[r] = now() - start;
     }
     pf_free(context, a);

@@ -155,8 +155,8 @@ PREFOPT_API int32_t prefopt_policy_logprobs(prefopt_policy *policy, const prefop
 
 /* Adds sum_i grad_sequence_logp[i] * d sequence_logp[i] / d parameters to the gradient; entries of
  * 0 are skipped. grad_sequence_logp: n, finite. When one of the library's own kinds fails, nothing
- * was added. Errors: ARGUMENT, NUMERIC (names the entry), UNSUPPORTED (it cannot be trained),
- * CALLBACK, MEMORY, VERSION. Since 0.1. */
+ * was added (but for a transformer's batch in parts: see transformer.h). Errors: ARGUMENT, NUMERIC
+ * (names the entry), UNSUPPORTED (it cannot be trained), CALLBACK, MEMORY, VERSION. Since 0.1. */
 PREFOPT_API int32_t prefopt_policy_backward(prefopt_policy *policy, const prefopt_sequences *in,
                                             const double *grad_sequence_logp);
 

@@ -442,7 +442,8 @@ START_TEST(prompts_stay_together)
 }
 END_TEST
 
-/* Three pairs of each of four prompts, 8 distinct sequences at most kept: parts end with their prompt. */
+/* Three pairs of each of four prompts, 8 distinct sequences at most kept: parts end with their
+ * prompt. */
 START_TEST(rows_of_a_prompt_stay_together)
 {
     prefopt_context *context = test_context(1);
