@@ -124,7 +124,7 @@ static int32_t evaluate(prefopt_trainer *trainer, bool with_grad, prefopt_progre
 static void destroy(prefopt_trainer *trainer)
 {
     online_state *state = trainer->state;
-    pf_sampled_clear(&state->sampled);
+    pf_sampled_clear(&state->sampled, trainer->context);
     pf_pair_batch_clear(&state->pairs);
     pf_free(trainer->context, state->ref);
     pf_free(trainer->context, state->grad);

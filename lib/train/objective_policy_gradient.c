@@ -81,7 +81,7 @@ static int32_t evaluate(prefopt_trainer *trainer, bool with_grad, prefopt_progre
 static void destroy(prefopt_trainer *trainer)
 {
     pg_state *state = trainer->state;
-    pf_sampled_clear(&state->sampled);
+    pf_sampled_clear(&state->sampled, trainer->context);
     pf_free(trainer->context, state->reward);
     pf_free(trainer->context, state->ref);
     pf_free(trainer->context, state->advantage);

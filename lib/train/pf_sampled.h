@@ -9,6 +9,7 @@
 typedef struct pf_sampled {
     prefopt_dataset *prompts; /* a copy */
     prefopt_sampler_options sampler;
+    int32_t *stop;                /* a copy of the sampler's stop tokens, or NULL */
     prefopt_reward *reward;       /* kept */
     prefopt_reference *reference; /* kept; may be NULL */
 } pf_sampled;
@@ -17,7 +18,7 @@ typedef struct pf_sampled {
 int32_t pf_sampled_init(pf_sampled *sampled, prefopt_trainer *trainer, prefopt_reference *reference,
                         prefopt_reward *reward, const prefopt_dataset *prompts,
                         const prefopt_sampler_options *sampler);
-void pf_sampled_clear(pf_sampled *sampled);
+void pf_sampled_clear(pf_sampled *sampled, prefopt_context *context);
 /* Samples for the prompts of the trainer's batch; the round is sampler.round + the step. */
 int32_t pf_sampled_draw(const pf_sampled *sampled, const prefopt_trainer *trainer,
                         prefopt_dataset **samples);

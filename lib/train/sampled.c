@@ -12,6 +12,13 @@ int32_t pf_sampled_init(pf_sampled *s, prefopt_trainer *trainer, prefopt_referen
                               "prefopt_sampler_options"));
     s->reward = pf_reward_retain(reward);
     s->reference = reference != NULL ? pf_reference_retain(reference) : NULL;
+    if (s->sampler.n_stop > 0 && s->sampler.stop != NULL) {
+        s->stop = pf_alloc(context, s->sampler.n_stop, sizeof *s->stop);
+        if (s->stop == NULL)
+            return PREFOPT_ERR_MEMORY;
+        memcpy(s->stop, s->sampler.stop, (size_t)s->sampler.n_stop * sizeof *s->stop);
+        s->sampler.stop = s->stop;
+    }
     int64_t n = prefopt_dataset_size(prompts);
     if (n == 0)
         return pf_fail(PREFOPT_ERR_ARGUMENT, "%s: prompts has no rows, expected at least 1",
@@ -36,8 +43,9 @@ int32_t pf_sampled_init(pf_sampled *s, prefopt_trainer *trainer, prefopt_referen
     return pf_trainer_prompts(trainer, n, (double)n);
 }
 
-void pf_sampled_clear(pf_sampled *s)
+void pf_sampled_clear(pf_sampled *s, prefopt_context *context)
 {
+    pf_free(context, s->stop);
     prefopt_dataset_destroy(s->prompts);
     prefopt_reward_destroy(s->reward);
     prefopt_reference_destroy(s->reference);

@@ -258,6 +258,34 @@ START_TEST(online_runs_repeat)
 }
 END_TEST
 
+/* Arrays are borrowed for the call: what becomes of the stop tokens later does not matter. */
+START_TEST(stop_tokens_are_copied)
+{
+    prefopt_context *context = test_context(1);
+    setting s = setting_new(context, 2, 3, 1);
+    for (int32_t kind = 0; kind < 2; kind++) {
+        int32_t stop[] = {0, 2};
+        prefopt_train_options o = train_defaults();
+        prefopt_sampler_options sampler;
+        prefopt_trainer *t;
+        OK(prefopt_sampler_options_init(&sampler, sizeof sampler));
+        sampler.stop = stop;
+        sampler.n_stop = 2;
+        if (kind == 0)
+            OK(prefopt_trainer_create_policy_gradient(&t, s.w.policy, s.reference, s.reward,
+                                                      s.w.prompts, NULL, &sampler, &o));
+        else
+            OK(prefopt_trainer_create_online_dpo(&t, s.w.policy, s.reference, s.reward, s.w.prompts,
+                                                 NULL, &sampler, NULL, &o));
+        stop[0] = stop[1] = 1000000; /* no token: a sampler that saw it would refuse */
+        OK(prefopt_trainer_run(t, 3, NULL));
+        prefopt_trainer_destroy(t);
+    }
+    setting_free(&s);
+    prefopt_context_destroy(context);
+}
+END_TEST
+
 /* Samples that are all alike give no pair: the step is counted, nothing moves. */
 START_TEST(a_step_without_pairs)
 {
@@ -398,15 +426,21 @@ START_TEST(memory_runs_out)
             prefopt_context *context = counting_context(&allocator);
             setting s = setting_new(context, 3, 3, 1);
             prefopt_train_options o = train_defaults();
+            prefopt_sampler_options sampler;
+            const int32_t stop[] = {1};
+            OK(prefopt_sampler_options_init(&sampler, sizeof sampler));
+            sampler.stop = stop;
+            sampler.n_stop = 1;
             o.batch = 2;
             prefopt_trainer *t = NULL;
             int64_t before = allocator.live;
             allocator.fail_at = allocator.calls + fail;
             int32_t status =
-                kind == 0 ? prefopt_trainer_create_policy_gradient(
-                                &t, s.w.policy, s.reference, s.reward, s.w.prompts, NULL, NULL, &o)
-                          : prefopt_trainer_create_online_dpo(&t, s.w.policy, s.reference, s.reward,
-                                                              s.w.prompts, NULL, NULL, NULL, &o);
+                kind == 0
+                    ? prefopt_trainer_create_policy_gradient(&t, s.w.policy, s.reference, s.reward,
+                                                             s.w.prompts, NULL, &sampler, &o)
+                    : prefopt_trainer_create_online_dpo(&t, s.w.policy, s.reference, s.reward,
+                                                        s.w.prompts, NULL, &sampler, NULL, &o);
             allocator.fail_at = 0;
             if (status != PREFOPT_OK) {
                 ck_assert_int_eq(status, PREFOPT_ERR_MEMORY);
@@ -427,5 +461,5 @@ START_TEST(memory_runs_out)
 END_TEST
 
 TEST_MAIN("online_dpo", sampled_gradients_are_unbiased, policy_gradient_climbs,
-          online_dpo_reaches_the_optimum, online_runs_repeat, a_step_without_pairs,
-          sampled_objectives_refuse, memory_runs_out)
+          online_dpo_reaches_the_optimum, online_runs_repeat, stop_tokens_are_copied,
+          a_step_without_pairs, sampled_objectives_refuse, memory_runs_out)
