@@ -1032,6 +1032,37 @@ class _Model(_Handle):
     def zero_grad(self):
         check(getattr(lib, f"prefopt_{self._kind}_zero_grad")(self.handle))
 
+    def tensors(self):
+        """A transformer's parameters by name, as in the checkpoint: {name: (values, gradients)},
+        arrays of its shape over the model's own memory; call updated() after writing."""
+        call = getattr(lib, f"prefopt_{self._kind}_tensor")
+        views, out = None, {}
+        for i in range(2**31):
+            tensor = _struct("prefopt_tensor")
+            try:
+                check(call(self.handle, i, _ref(tensor)))
+            except ArgumentError:  # noqa: F821: i is past the last
+                return out
+            views = views or self.parameters()
+            size = tensor.rows * tensor.columns
+            shape = (tensor.rows, tensor.columns)[:tensor.n_dims]
+            out[ctypes.string_at(tensor.name).decode()] = tuple(
+                view[tensor.offset:tensor.offset + size].reshape(shape) for view in views)
+
+    def set_recompute(self, recompute=True):
+        """A transformer's backward pass: whether it computes the layers again rather than keep them."""
+        check(getattr(lib, f"prefopt_{self._kind}_set_recompute")(self.handle, int(recompute)))
+
+    @classmethod
+    def load(cls, context, directory):
+        """A transformer from a folder in Hugging Face's layout."""
+        return cls._made(getattr(lib, f"prefopt_{cls._kind}_load"), context.handle,
+                         os.fsencode(directory))
+
+    def save(self, directory, dtype=1):
+        """Writes config.json and model.safetensors; dtype: F32 (the default), F16 or BF16."""
+        check(getattr(lib, f"prefopt_{self._kind}_save_as")(self.handle, os.fsencode(directory), dtype))
+
 
 def _callback(function, result, *arguments):
     """A C callback that answers 0, or -9 when the Python function raised."""
@@ -1068,9 +1099,22 @@ def _fill_parameters(arrays):
 
 
 class Policy(_Model):
-    """A policy: prefopt/model.h. Made by tabular, loglinear or custom."""
+    """A policy: prefopt/model.h. Made by tabular, loglinear or custom, and language models
+    (prefopt/transformer.h) by load or transformer."""
 
     _destroy, _kind = "prefopt_policy_destroy", "policy"
+
+    @classmethod
+    def transformer(cls, context, seed=0, **config):
+        """A random language model. Its shape by keyword, as in prefopt_transformer_config."""
+        return cls._made(lib.prefopt_policy_create_transformer, context.handle,
+                         _ref(_options("prefopt_transformer_config", config)), seed)
+
+    def config(self):
+        """A transformer's configuration: a namespace with the fields of prefopt_transformer_config."""
+        out = _struct("prefopt_transformer_config")
+        check(lib.prefopt_policy_transformer_config(self.handle, _ref(out)))
+        return _result(out)
 
     @classmethod
     def tabular(cls, context, space, prompts=None):
@@ -1195,9 +1239,15 @@ class Reference(_Handle):
 
 
 class Reward(_Model):
-    """A reward model. Made by tabular, linear, implicit, local or custom."""
+    """A reward model. Made by tabular, linear, implicit, local or custom, and on a language model's
+    layers by from_policy or load."""
 
     _destroy, _kind = "prefopt_reward_destroy", "reward"
+
+    @classmethod
+    def from_policy(cls, policy):
+        """A copy of a transformer's layers with a linear head, which starts at 0, for the softmax."""
+        return cls._made(lib.prefopt_reward_from_policy, policy.handle)
 
     @classmethod
     def tabular(cls, context, sequences):
@@ -1257,10 +1307,33 @@ class Reward(_Model):
 
 
 # ---------------------------------------------------------------- online
-def sample(policy, prompts, **options):
-    """Completions of each prompt row. Options as in prefopt_sampler_options."""
-    return Dataset._made(lib.prefopt_sample, policy.handle, prompts.handle,
-                         _ref(_options("prefopt_sampler_options", options)))
+def _sampler_options(keywords):
+    """prefopt_sampler_options; stop is a list of tokens. The struct keeps it alive."""
+    keywords = dict(keywords)
+    stop = _array(keywords.pop("stop", None), np.int32, "stop")
+    value = _options("prefopt_sampler_options", keywords)
+    if stop is not None and stop.size:
+        value._keep, value.stop, value.n_stop = stop, _pointer(stop), stop.size
+    return value
+
+
+def sample(policy, prompts, *, on_token=None, **options):
+    """Completions of each prompt row. Options as in prefopt_sampler_options; stop: a list of tokens
+    that end a completion. on_token(row, completion, token) is called for each token as it is drawn;
+    where it returns something true, sampling stops and the result is None."""
+    value = _sampler_options(options)
+    if on_token is not None:
+        def call(_, row, completion, token):
+            try:
+                return 1 if on_token(row, completion, token) else 0
+            except BaseException as error:  # noqa: B902: nothing may pass through C
+                _thread.raised = error
+                return -9
+        callback = ctypes.CFUNCTYPE(ctypes.c_int32, _P, ctypes.c_int64, ctypes.c_int64,
+                                    ctypes.c_int32)(call)
+        value.token = ctypes.cast(callback, _P).value
+    samples = Dataset._made(lib.prefopt_sample, policy.handle, prompts.handle, _ref(value))
+    return samples if samples.handle else None
 
 
 def rank(reward, samples, **options):
@@ -1387,7 +1460,7 @@ class Trainer(_Handle):
         return cls._create("policy_gradient", (policy, reference, reward, prompts), policy.handle,
                            None if reference is None else reference.handle, reward.handle,
                            prompts.handle, _ref(_options("prefopt_pg_options", pg or {})),
-                           _ref(_options("prefopt_sampler_options", sampler or {})), **options)
+                           _ref(_sampler_options(sampler or {})), **options)
 
     @classmethod
     def soft_rl(cls, policy, reference, reward, prompts, beta, **options):
@@ -1400,7 +1473,7 @@ class Trainer(_Handle):
         return cls._create("online_dpo", (policy, reference, reward, prompts), policy.handle,
                            None if reference is None else reference.handle, reward.handle,
                            prompts.handle, _ref(_options("prefopt_dpo_options", dpo or {})),
-                           _ref(_options("prefopt_sampler_options", sampler or {})),
+                           _ref(_sampler_options(sampler or {})),
                            _ref(_options("prefopt_ranker_options", ranker or {})), **options)
 
     def _checked(self, status):
