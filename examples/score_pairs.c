@@ -1,0 +1,111 @@
+/* How well a checkpoint tells the better text of a pair: a language model by its log-probabilities,
+ * a reward model by its scores.
+ *
+ *     score_pairs DIR FILE.jsonl[.gz] [options]
+ *
+ * The sum of log-probabilities favours short completions, the mean by token does not; what always
+ * preferring the longer one would get stands beside them. */
+#include <math.h>
+
+#include "support/arguments.h"
+#include "support/cli.h"
+#include "support/language.h"
+
+static const char usage[] =
+    "score_pairs DIR FILE.jsonl[.gz] [options]\n"
+    "  DIR holds config.json, model.safetensors and tokenizer.json, of a language model or a "
+    "reward\n"
+    "  model; each line of FILE has \"chosen\" and \"rejected\", and \"prompt\" or none\n"
+    "  --max-prompt N      tokens; of a longer prompt the end is kept (0: no limit)\n"
+    "  --max-completion N  tokens; of a longer completion the beginning (0: no limit)\n"
+    "  --limit N           that many pairs from the start of the file (0: all)\n"
+    "  --each              a line for each pair too";
+
+/* Share of weight whose first number is above the second, equal ones half; an uncertain label
+ * counts for both sides. With Wilson's 95 % interval for as many pairs as the weights are worth. */
+static void print_accuracy(const char *name, const prefopt_columns *c, const double *value)
+{
+    double right = 0, weight = 0, squares = 0;
+    for (int64_t i = 0; i < c->n_rows; i++) {
+        double d = value[2 * i] - value[2 * i + 1], label = c->label[i];
+        right += c->weight[i] * (d > 0 ? label : d < 0 ? 1 - label : 0.5);
+        weight += c->weight[i];
+        squares += c->weight[i] * c->weight[i];
+    }
+    if (!(weight > 0)) {
+        fprintf(stderr, "the weights of all pairs are 0\n");
+        exit(1);
+    }
+    double n = weight * weight / squares, p = right / weight, z2 = 1.959963984540054;
+    z2 *= z2;
+    double middle = (p + z2 / (2 * n)) / (1 + z2 / n);
+    double half = sqrt(z2 * (p * (1 - p) / n + z2 / (4 * n * n))) / (1 + z2 / n);
+    printf("%-32s %.4f  [%.4f, %.4f]\n", name, p, fmax(0, middle - half), fmin(1, middle + half));
+}
+
+static void print_means(const char *name, int64_t n, const double *value)
+{
+    double chosen = 0, rejected = 0;
+    for (int64_t i = 0; i < n; i++) {
+        chosen += value[2 * i] / (double)n;
+        rejected += value[2 * i + 1] / (double)n;
+    }
+    printf("%-32s chosen %.4f  rejected %.4f\n", name, chosen, rejected);
+}
+
+int main(int argc, char **argv)
+{
+    double max_prompt = 0, max_completion = 0, limit = 0, each = 0;
+    const char *words[2];
+    const argument options[] = {{"--max-prompt", &max_prompt, 0, 1e9, 1},
+                                {"--max-completion", &max_completion, 0, 1e9, 1},
+                                {"--limit", &limit, 0, 1e15, 1},
+                                {"--each", &each, 0, 0, 0},
+                                {0}};
+    arguments_read(argc, argv, usage, options, words, 2, 2);
+    language_model model;
+    language_open(&model, words[0], 1);
+    prefopt_dataset *pairs = language_pairs(&model, words[1], (int64_t)max_prompt,
+                                            (int64_t)max_completion, (int64_t)limit, stdout);
+    prefopt_sequences s = {.struct_size = sizeof s};
+    prefopt_columns columns = {.struct_size = sizeof columns};
+    CALL(prefopt_dataset_sequences(pairs, &s));
+    CALL(prefopt_dataset_columns(pairs, &columns));
+
+    double start = language_seconds();
+    double *value = language_values(&model, pairs), seconds = language_seconds() - start;
+    double *by_token = doubles(s.n), *length = doubles(s.n);
+    for (int64_t i = 0; i < s.n; i++) {
+        length[i] = (double)(s.offsets[i + 1] - s.offsets[i] - s.prompt_len[i]);
+        by_token[i] = length[i] > 0 ? value[i] / length[i] : 0;
+    }
+    if (each != 0) {
+        printf("pair\tchosen\trejected\ttokens chosen\ttokens rejected\n");
+        for (int64_t i = 0; i < s.n; i += 2)
+            printf("%lld\t%.6f\t%.6f\t%.0f\t%.0f\n", (long long)i / 2 + 1, value[i], value[i + 1],
+                   length[i], length[i + 1]);
+    }
+    int64_t n_tokens = s.offsets[s.n] - s.offsets[0];
+    if (isatty(STDERR_FILENO))
+        fprintf(stderr, "[%lld tokens, %.0f a second]\n", (long long)n_tokens,
+                (double)n_tokens / seconds);
+    print_means("tokens of a completion", columns.n_rows, length);
+    if (model.policy != NULL) {
+        print_means("log-probability", columns.n_rows, value);
+        print_means("log-probability by token", columns.n_rows, by_token);
+        printf("\naccuracy                         share   95 %% interval\n");
+        print_accuracy("by the sum", &columns, value);
+        print_accuracy("by the mean of the tokens", &columns, by_token);
+    } else {
+        print_means("score", columns.n_rows, value);
+        printf("\naccuracy                         share   95 %% interval\n");
+        print_accuracy("by the reward model", &columns, value);
+    }
+    print_accuracy("the longer completion", &columns, length);
+    free(value);
+    free(by_token);
+    free(length);
+    prefopt_dataset_destroy(pairs);
+    language_close(&model);
+    return 0;
+}

@@ -1,0 +1,168 @@
+#include "language.h"
+
+#include "cli.h"
+
+static void __attribute__((noreturn)) no_memory(void)
+{
+    fprintf(stderr, "no memory\n");
+    exit(1);
+}
+
+char *language_path(const char *folder, const char *name)
+{
+    size_t n = strlen(folder) + strlen(name) + 2;
+    char *path = malloc(n);
+    if (path == NULL)
+        no_memory();
+    snprintf(path, n, "%s/%s", folder, name);
+    return path;
+}
+
+int32_t language_end(const prefopt_tokenizer *tokenizer)
+{
+    static const char *const names[] = {"<|endoftext|>", "</s>", "<|end|>"};
+    int32_t token = -1;
+    for (int i = 0; i < 3 && token < 0; i++)
+        CALL(prefopt_tokenizer_token(tokenizer, names[i], (int64_t)strlen(names[i]), &token));
+    return token;
+}
+
+void language_open(language_model *model, const char *folder, int reward_too)
+{
+    *model = (language_model){.eos = -1};
+    CALL(prefopt_context_create(&model->context, NULL));
+    int32_t status = prefopt_policy_load(&model->policy, model->context, folder);
+    if (status == PREFOPT_ERR_FORMAT && reward_too) {
+        char first[1024];
+        snprintf(first, sizeof first, "%s", prefopt_last_error());
+        if (prefopt_reward_load(&model->reward, model->context, folder) < 0) {
+            fprintf(stderr, "%s: %s; as a reward model: %s\n", prefopt_status_name(status), first,
+                    prefopt_last_error());
+            exit(1);
+        }
+    } else
+        CALL(status);
+    char *path = language_path(folder, "tokenizer.json");
+    CALL(prefopt_tokenizer_load(&model->tokenizer, model->context, path));
+    free(path);
+    if (model->policy != NULL) {
+        prefopt_transformer_config config = {.struct_size = sizeof config};
+        CALL(prefopt_policy_transformer_config(model->policy, &config));
+        model->eos = config.eos;
+    } else
+        model->eos = language_end(model->tokenizer);
+    if (model->eos >= prefopt_tokenizer_size(model->tokenizer)) {
+        fprintf(stderr, "%s: completions end with token %d, the tokenizer has %lld tokens\n",
+                folder, model->eos, (long long)prefopt_tokenizer_size(model->tokenizer));
+        exit(1);
+    }
+}
+
+void language_close(language_model *model)
+{
+    prefopt_tokenizer_destroy(model->tokenizer);
+    prefopt_policy_destroy(model->policy);
+    prefopt_reward_destroy(model->reward);
+    prefopt_context_destroy(model->context);
+}
+
+void language_copy(const char *from, const char *to)
+{
+    char buffer[1 << 16], *beside = malloc(strlen(to) + 5);
+    if (beside == NULL)
+        no_memory();
+    sprintf(beside, "%s.new", to);
+    FILE *in = fopen(from, "rb"), *out = in == NULL ? NULL : fopen(beside, "wb");
+    int good = in != NULL && out != NULL;
+    for (size_t n = 1; good && n > 0;) {
+        n = fread(buffer, 1, sizeof buffer, in);
+        good = fwrite(buffer, 1, n, out) == n && !ferror(in);
+    }
+    if (out != NULL)
+        good = fclose(out) == 0 && good;
+    if (!good || rename(beside, to) != 0) {
+        fprintf(stderr, "%s cannot be copied to %s: %s\n", from, to, strerror(errno));
+        exit(1);
+    }
+    fclose(in);
+    free(beside);
+}
+
+static void say(FILE *log, int64_t n, const char *what, int64_t line)
+{
+    if (n > 0 && line > 0)
+        fprintf(log, "  %lld %s (first: line %lld)\n", (long long)n, what, (long long)line);
+    else if (n > 0)
+        fprintf(log, "  %lld %s\n", (long long)n, what);
+}
+
+prefopt_dataset *language_pairs(const language_model *model, const char *path, int64_t max_prompt,
+                                int64_t max_completion, int64_t max_rows, FILE *log)
+{
+    prefopt_dataset *data;
+    prefopt_columns columns = {.struct_size = sizeof columns};
+    prefopt_text_options options;
+    prefopt_text_counts c = {.struct_size = sizeof c};
+    CALL(prefopt_text_options_init(&options, sizeof options));
+    options.eos = model->eos;
+    options.max_prompt = max_prompt;
+    options.max_completion = max_completion;
+    options.max_rows = max_rows;
+    if (model->policy != NULL) {
+        prefopt_transformer_config config = {.struct_size = sizeof config};
+        CALL(prefopt_policy_transformer_config(model->policy, &config));
+        options.max_tokens = config.max_positions;
+    }
+    CALL(prefopt_text_read(&data, model->context, model->tokenizer, path, &options, &c));
+    CALL(prefopt_dataset_columns(data, &columns));
+    for (int64_t i = 0; i < columns.n_rows; i++)
+        if (columns.kind[i] != PREFOPT_ROW_PAIR) {
+            fprintf(stderr, "%s: row %lld is no pair, expected \"chosen\" and \"rejected\"\n", path,
+                    (long long)i + 1);
+            exit(1);
+        }
+    if (columns.n_rows == 0) {
+        fprintf(stderr, "%s: no pairs are left of %lld lines\n", path, (long long)c.lines);
+        exit(1);
+    }
+    fprintf(log, "%s: %lld pairs from %lld lines\n", path, (long long)c.rows, (long long)c.lines);
+    say(log, c.prompts_cut, "prompts were cut", 0);
+    say(log, c.prompt_tokens_cut, "tokens of prompts went", 0);
+    say(log, c.completions_cut, "completions were cut", 0);
+    say(log, c.completion_tokens_cut, "tokens of completions went", 0);
+    say(log, c.too_long, "pairs left out: too long", c.first_too_long);
+    say(log, c.same, "pairs left out: both completions are the same", c.first_same);
+    say(log, c.no_longer_differ, "pairs left out: the same once they are cut",
+        c.first_no_longer_differ);
+    say(log, c.implicit_prompts, "prompts found as the common beginning", 0);
+    say(log, c.boundary_mismatches,
+        "pairs whose prompt and completion would be other tokens together",
+        c.first_boundary_mismatch);
+    return data;
+}
+
+double *language_values(const language_model *model, const prefopt_dataset *data)
+{
+    prefopt_sequences all = {.struct_size = sizeof all}, part;
+    CALL(prefopt_dataset_sequences(data, &all));
+    double *out = doubles(all.n);
+    for (int64_t i = 0; i < all.n; i += part.n) {
+        part = all;
+        part.n = all.n - i < 32 ? all.n - i : 32; /* even: a pair shares its prompt */
+        part.offsets += i;
+        part.prompt_len += i;
+        if (model->policy != NULL)
+            CALL(prefopt_policy_logprobs(model->policy, &part, out + i, NULL));
+        else
+            CALL(prefopt_reward_scores(model->reward, &part, out + i));
+        progress_line("sequences", i + part.n, all.n);
+    }
+    return out;
+}
+
+double language_seconds(void)
+{
+    struct timespec now;
+    timespec_get(&now, TIME_UTC);
+    return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
+}

@@ -1,0 +1,44 @@
+/* What the language-model examples share: a folder with model and tokenizer, text pairs, numbers of
+ * many sequences with progress. */
+#ifndef EXAMPLE_LANGUAGE_H
+#define EXAMPLE_LANGUAGE_H
+
+#include <stdio.h>
+
+#include <prefopt/prefopt.h>
+
+/* A folder with config.json, model.safetensors (or shards) and tokenizer.json. */
+typedef struct {
+    prefopt_context *context;
+    prefopt_tokenizer *tokenizer;
+    prefopt_policy *policy; /* NULL: the folder holds a reward model */
+    prefopt_reward *reward; /* NULL: it holds a policy */
+    int32_t eos;            /* ends a completion; -1: none */
+} language_model;
+
+/* The program ends with one line on stderr where the folder is not what it should be. A reward
+ * model is taken only where `reward_too`. */
+void language_open(language_model *model, const char *folder, int reward_too);
+void language_close(language_model *model);
+
+/* "folder/name"; free it. */
+char *language_path(const char *folder, const char *name);
+
+/* The token that ends texts, by the names in use; -1: the tokenizer has none of them. */
+int32_t language_end(const prefopt_tokenizer *tokenizer);
+
+/* Copies a file; the copy appears whole. */
+void language_copy(const char *from, const char *to);
+
+/* Pairs of text from a file; what was cut or left out is said in one or more lines on `log`. */
+prefopt_dataset *language_pairs(const language_model *model, const char *path, int64_t max_prompt,
+                                int64_t max_completion, int64_t max_rows, FILE *log);
+
+/* Log-probability (of a reward model: score) of each sequence of a dataset, with a progress line;
+ * free it. */
+double *language_values(const language_model *model, const prefopt_dataset *data);
+
+/* Seconds since some fixed moment. */
+double language_seconds(void);
+
+#endif
