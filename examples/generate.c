@@ -116,9 +116,12 @@ int main(int argc, char **argv)
     sampler.token = on_token;
     sampler.token_payload = &p;
     double start = language_seconds();
+    progress_line("tokens", 0, p.total);
     CALL(prefopt_sample(&samples, model.policy, prompts, &sampler));
     double seconds = language_seconds() - start;
     utf8_end(&p.stream, stdout);
+    if (!p.streams && p.drawn < p.total && isatty(STDERR_FILENO))
+        fprintf(stderr, "\n"); /* after the progress of completions that ended early */
     for (int64_t i = 0; i < sampler.n && !p.streams; i++) {
         prefopt_row row = {.struct_size = sizeof row};
         CALL(prefopt_dataset_row(samples, 0, &row));
@@ -131,8 +134,8 @@ int main(int argc, char **argv)
     if (p.streams)
         printf("\n");
     if (isatty(STDERR_FILENO))
-        fprintf(stderr, "%s[%lld tokens, %.0f a second]\n", p.streams ? "" : "\n",
-                (long long)p.drawn, (double)p.drawn / seconds);
+        fprintf(stderr, "[%lld tokens, %.0f a second]\n", (long long)p.drawn,
+                (double)p.drawn / seconds);
     prefopt_dataset_destroy(samples);
     prefopt_dataset_destroy(prompts);
     language_close(&model);

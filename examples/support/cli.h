@@ -55,8 +55,8 @@ static inline double *doubles(int64_t n)
     return array;
 }
 
-/* One line on stderr that is written over: done of total, rate and time left. Any thread may call.
- */
+/* One line on stderr that is written over: done of total, rate and time left. The clock starts with
+ * the first call; with 0 done it does nothing else. Any thread may call. */
 static inline void progress_line(const char *what, int64_t done, int64_t total)
 {
     static _Thread_local struct timespec last;
@@ -68,7 +68,7 @@ static inline void progress_line(const char *what, int64_t done, int64_t total)
     double since = (double)(now.tv_sec - last.tv_sec) + 1e-9 * (double)(now.tv_nsec - last.tv_nsec);
     double elapsed =
         (double)(now.tv_sec - start.tv_sec) + 1e-9 * (double)(now.tv_nsec - start.tv_nsec);
-    if ((done < total && since < 0.2) || !isatty(STDERR_FILENO))
+    if (done == 0 || (done < total && since < 0.2) || !isatty(STDERR_FILENO))
         return;
     last = now;
     double rate = elapsed > 0 ? (double)done / elapsed : 0;

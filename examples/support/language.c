@@ -146,6 +146,7 @@ double *language_values(const language_model *model, const prefopt_dataset *data
     prefopt_sequences all = {.struct_size = sizeof all}, part;
     CALL(prefopt_dataset_sequences(data, &all));
     double *out = doubles(all.n);
+    progress_line("sequences", 0, all.n);
     for (int64_t i = 0; i < all.n; i += part.n) {
         part = all;
         part.n = all.n - i < 32 ? all.n - i : 32; /* even: a pair shares its prompt */
