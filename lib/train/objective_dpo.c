@@ -167,12 +167,12 @@ static int32_t fill(prefopt_trainer *trainer, const prefopt_reference *reference
     const pf_rows *rows = trainer->rows;
     PF_TRY(pf_rows_are_rankings(rows, objective.name, &state->ranks));
     PF_TRY(pf_dpo_check(&state->dpo, reference, rows->weighted, rows->labelled, rows->margined));
+    /* Room for all rows, not for a batch alone: loss and fit take them at once. */
     if (state->ranks) {
         PF_TRY(check_ranking_options(&state->dpo));
-        PF_TRY(
-            pf_ranking_batch_init(&state->rankings, context, rows, trainer->batches.batch, true));
+        PF_TRY(pf_ranking_batch_init(&state->rankings, context, rows, rows->n, true));
     } else {
-        PF_TRY(pf_dpo_pairs(&state->pairs, context, trainer->batches.batch, state->dpo.variant));
+        PF_TRY(pf_dpo_pairs(&state->pairs, context, rows->n, state->dpo.variant));
     }
     trainer->coupled =
         state->dpo.variant == PREFOPT_DPO_AOT || state->dpo.variant == PREFOPT_DPO_AOT_UNPAIRED;

@@ -104,12 +104,12 @@ static int32_t fill(prefopt_trainer *trainer, const prefopt_dataset *data)
     prefopt_pair_loss out = {.struct_size = sizeof out};
     PF_TRY(prefopt_loss_bradley_terry(&state->bt, &none, &out));
     start_tie(trainer, &state->bt);
+    /* Room for all rows, not for a batch alone: loss and fit take them at once. */
     if (state->ranks) {
         PF_TRY(check_ranking_options(&state->bt));
-        PF_TRY(pf_ranking_batch_init(&state->rankings, trainer->context, rows,
-                                     trainer->batches.batch, false));
+        PF_TRY(pf_ranking_batch_init(&state->rankings, trainer->context, rows, rows->n, false));
     } else {
-        PF_TRY(pf_pair_batch_init(&state->pairs, trainer->context, trainer->batches.batch, 0));
+        PF_TRY(pf_pair_batch_init(&state->pairs, trainer->context, rows->n, 0));
     }
     if (trainer->options.score_ridge > 0) {
         state->work = pf_alloc(trainer->context, 2 * rows->n_groups, sizeof *state->work);
