@@ -93,7 +93,9 @@ PREFOPT_API int32_t prefopt_policy_tensor(const prefopt_policy *policy, int64_t 
 
 /* Whether the backward pass computes the layers again (1) from their inputs alone instead of
  * keeping what they computed (0, the default): a third more time for a fraction of the memory, and
- * the same bits. Errors: ARGUMENT, UNSUPPORTED (another kind of policy). Since 0.1. */
+ * the same bits where the byte budget holds the batch either way (with less memory a sequence the
+ * parts of a larger batch become larger: then the same but for rounding). Errors: ARGUMENT,
+ * UNSUPPORTED (another kind of policy). Since 0.1. */
 PREFOPT_API int32_t prefopt_policy_set_recompute(prefopt_policy *policy, int32_t recompute);
 
 /* A reward model on a policy's layers, copied: the softmax comes off, and a linear head goes on the
