@@ -4,9 +4,9 @@
  *     bench_scaling [THREADS]                                                     all cores
  *
  * Around 4 layers, width 256, heads of 64, vocabulary 16,384, 4 sequences of 256 tokens, half of
- * them prompt; in tokens_of_2048 as many sequences as make 2,048 tokens. Medians of 3 after one that
- * warms up. For each series the slope of log seconds over log size by least squares, and beside it
- * that of the operations of its matrix products. */
+ * them prompt; in tokens_of_2048 as many sequences as make 2,048 tokens. Medians of 3 after one
+ * that warms up. For each series the slope of log seconds over log size by least squares, and
+ * beside it that of the operations of its matrix products. */
 #define _POSIX_C_SOURCE 200809L
 #include <math.h>
 #include <stdio.h>
