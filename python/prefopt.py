@@ -1465,7 +1465,8 @@ class Trainer(_Handle):
     @classmethod
     def soft_rl(cls, policy, reference, reward, prompts, beta, **options):
         return cls._create("soft_rl", (policy, reference, reward, prompts), policy.handle,
-                           reference.handle, reward.handle, prompts.handle, beta, **options)
+                           None if reference is None else reference.handle, reward.handle,
+                           prompts.handle, beta, **options)
 
     @classmethod
     def online_dpo(cls, policy, reference, reward, prompts, dpo=None, sampler=None, ranker=None,

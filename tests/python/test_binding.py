@@ -251,6 +251,17 @@ class Handles(unittest.TestCase):
         reward, kl = prefopt.report_best_of_n(self.policy, truth, truth, self.prompts, [1, 4])
         self.assertGreater(reward[1], reward[0])
 
+    def test_soft_rl_without_reference(self):
+        everything = self.policy.enumerate(self.prompts).sequences()
+        truth = prefopt.Reward.tabular(self.context, everything)
+        values, _ = truth.parameters()
+        values[:] = np.arange(9) / 4
+        truth.updated()
+        trainer = prefopt.Trainer.soft_rl(self.policy, None, truth, self.prompts, 0.0, learning_rate=0.1)
+        first = trainer.run(1).reward
+        self.assertAlmostEqual(first, 1.0)  # the mean of 0, 1/4 ... 2
+        self.assertGreater(trainer.run(20).reward, first)
+
     def test_errors_of_callbacks_come_back(self):
         def scores(_):
             raise KeyError("mine")
