@@ -130,12 +130,12 @@ int32_t pf_activations_fit(pf_activations *a, prefopt_context *context, const pf
     a->n_slots = prefopt_context_threads(context);
     a->slot_size = slot_size(rows->longest, keep);
     a->n_rows = rows->n_rows;
-    if (a->layers == NULL) {
+    if (a->layers == NULL)
         a->layers = pf_calloc(context, shape->config.n_layers, sizeof *a->layers);
+    if (a->slot_used == NULL)
         a->slot_used = pf_calloc(context, a->n_slots, sizeof *a->slot_used);
-        if (a->layers == NULL || a->slot_used == NULL)
-            return PREFOPT_ERR_MEMORY;
-    }
+    if (a->layers == NULL || a->slot_used == NULL)
+        return PREFOPT_ERR_MEMORY;
     PF_TRY(fit_turns(a, shape, rows->longest));
     int64_t size = cut_all(a, NULL, shape, rows->n_rows, rows->n_targets);
     if (size < 0)

@@ -593,6 +593,14 @@ START_TEST(test_memory)
         if (status == PREFOPT_OK)
             status = prefopt_reference_logprobs(reference, &l.view, logp);
         ck_assert(status == PREFOPT_OK || status == PREFOPT_ERR_MEMORY);
+        /* What failed for want of memory works once there is some. */
+        allocator.fail_at = 0;
+        if (policy != NULL) {
+            OK(prefopt_policy_logprobs(policy, &l.view, logp, NULL));
+            OK(prefopt_policy_backward(policy, &l.view, weights));
+        }
+        if (reference != NULL)
+            OK(prefopt_reference_logprobs(reference, &l.view, logp));
         prefopt_reference_destroy(reference);
         prefopt_policy_destroy(policy);
         ck_assert_int_eq(allocator.live, live);
