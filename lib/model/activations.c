@@ -1,6 +1,4 @@
 /* The memory of a forward and backward pass: one block, cut into views for each batch. */
-#include <math.h>
-
 #include "model/pf_network.h"
 
 enum { ALIGN = 16 }; /* floats: a cache line */
@@ -93,34 +91,6 @@ int64_t pf_activations_size(const pf_shape *shape, int64_t threads, int64_t n_ro
     return size < 0 ? INT64_MAX / 8 : size;
 }
 
-/* Angles of positions 0 .. longest - 1: position * base^(-2 j / rotary), in double. */
-static int32_t fit_turns(pf_activations *a, const pf_shape *shape, int64_t longest)
-{
-    int64_t half = shape->rotary / 2;
-    if (longest <= a->turn_capacity || half == 0)
-        return PREFOPT_OK;
-    float *cosine = pf_alloc(a->context, longest * half, sizeof *cosine);
-    float *sine = pf_alloc(a->context, longest * half, sizeof *sine);
-    if (cosine == NULL || sine == NULL) {
-        pf_free(a->context, cosine);
-        pf_free(a->context, sine);
-        return PREFOPT_ERR_MEMORY;
-    }
-    for (int64_t j = 0; j < half; j++) {
-        double frequency = pow(shape->config.rotary_base, -2 * (double)j / (double)shape->rotary);
-        for (int64_t p = 0; p < longest; p++) {
-            cosine[p * half + j] = (float)cos((double)p * frequency);
-            sine[p * half + j] = (float)sin((double)p * frequency);
-        }
-    }
-    pf_free(a->context, a->cosine);
-    pf_free(a->context, a->sine);
-    a->cosine = cosine;
-    a->sine = sine;
-    a->turn_capacity = longest;
-    return PREFOPT_OK;
-}
-
 int32_t pf_activations_fit(pf_activations *a, prefopt_context *context, const pf_shape *shape,
                            const pf_token_rows *rows, bool keep, bool recompute)
 {
@@ -136,7 +106,7 @@ int32_t pf_activations_fit(pf_activations *a, prefopt_context *context, const pf
         a->slot_used = pf_calloc(context, a->n_slots, sizeof *a->slot_used);
     if (a->layers == NULL || a->slot_used == NULL)
         return PREFOPT_ERR_MEMORY;
-    PF_TRY(fit_turns(a, shape, rows->longest));
+    PF_TRY(pf_turns_fit(&a->turns, context, shape, rows->longest));
     int64_t size = cut_all(a, NULL, shape, rows->n_rows, rows->n_targets);
     if (size < 0)
         return pf_fail(PREFOPT_ERR_MEMORY, "transformer: the activations of %lld tokens overflow",
@@ -158,8 +128,7 @@ void pf_activations_clear(pf_activations *a)
     pf_free(a->context, a->memory);
     pf_free(a->context, a->layers);
     pf_free(a->context, a->slot_used);
-    pf_free(a->context, a->cosine);
-    pf_free(a->context, a->sine);
+    pf_turns_clear(&a->turns, a->context);
     *a = (pf_activations){.context = a->context};
 }
 

@@ -37,14 +37,14 @@ struct pf_decoder {
     int64_t n_free, n_pages;
 
     /* Working arrays: of a pass, made for `capacity` rows; the distributions likewise. */
-    int64_t capacity, scores_capacity, positions;
+    int64_t capacity, scores_capacity;
     pf_pass_arrays arrays;
-    float *cosine, *sine; /* [positions, rotary / 2] */
-    int32_t *token;       /* [capacity] */
-    pf_segment *segments; /* [capacity] */
-    int64_t *scores;      /* [capacity] */
-    int64_t *children;    /* [capacity] */
-    float *hidden;        /* [capacity, width] */
+    pf_turns turns;
+    int32_t *token;              /* [capacity] */
+    pf_decode_segment *segments; /* [capacity] */
+    int64_t *scores;             /* [capacity] */
+    int64_t *children;           /* [capacity] */
+    float *hidden;               /* [capacity, width] */
     pf_distributions distributions;
 };
 
@@ -168,33 +168,6 @@ static int32_t reserve_scores(pf_decoder *d, int64_t n)
                    sizeof(float));
 }
 
-/* Rotations of positions 0 .. n - 1: position p turns pair j by p base^(-2 j / rotary). */
-static int32_t reserve_positions(pf_decoder *d, int64_t n)
-{
-    int64_t half = d->shape->rotary / 2, from = d->positions, to = 2 * from > n ? 2 * from : n;
-    if (n <= from)
-        return PREFOPT_OK;
-    to = to < d->shape->config.max_positions ? to : d->shape->config.max_positions;
-    float *cosine = floats(d, to, half), *sine = cosine == NULL ? NULL : floats(d, to, half);
-    if (sine == NULL) {
-        pf_free(d->context, cosine);
-        return PREFOPT_ERR_MEMORY;
-    }
-    for (int64_t j = 0; j < half; j++) {
-        double frequency = pow(d->shape->config.rotary_base, -(double)j / (double)half);
-        for (int64_t p = 0; p < to; p++) {
-            cosine[p * half + j] = (float)cos((double)p * frequency);
-            sine[p * half + j] = (float)sin((double)p * frequency);
-        }
-    }
-    pf_free(d->context, d->cosine);
-    pf_free(d->context, d->sine);
-    d->cosine = cosine;
-    d->sine = sine;
-    d->positions = to;
-    return PREFOPT_OK;
-}
-
 static int32_t reserve_table(pf_decoder *d, row_table *t, int64_t n, int64_t n_pages)
 {
     int64_t entries;
@@ -284,11 +257,11 @@ void pf_decoder_destroy(pf_decoder *decoder)
         pf_free(c, s->data);
         pf_free(c, s);
     }
-    void *arrays[] = {decoder->arrays.scores, decoder->cosine,     decoder->sine,
-                      decoder->rows.prompt,   decoder->rows.pages, decoder->next.prompt,
-                      decoder->next.pages};
+    void *arrays[] = {decoder->arrays.scores, decoder->rows.prompt, decoder->rows.pages,
+                      decoder->next.prompt, decoder->next.pages};
     for (size_t i = 0; i < sizeof arrays / sizeof *arrays; i++)
         pf_free(c, arrays[i]);
+    pf_turns_clear(&decoder->turns, c);
     pf_shape_release(decoder->shape);
     pf_free(c, decoder);
     pf_context_release(c);
@@ -313,23 +286,23 @@ int64_t pf_decoder_row_bytes(const pf_shape *shape, int64_t prompt_length, int64
                              sizeof(pf_page) + 2 * sizeof(pf_page *));
     int64_t width = 9 * c->width + c->ff_width, logits = saturated(c->vocab, sizeof(float), 0);
     int64_t scores = saturated(c->n_heads, saturated(prompt_length, 1, tokens), width);
-    int64_t rest = tiles(shape) * 20 + (int64_t)sizeof(pf_segment) + 64;
+    int64_t rest = tiles(shape) * 20 + (int64_t)sizeof(pf_decode_segment) + 64;
     return saturated(page, n_pages, saturated(scores, sizeof(float), saturated(logits, 1, rest)));
 }
 
 /* ---- passes */
 
-static pf_pass make_pass(pf_decoder *d)
+static pf_decode_pass make_pass(pf_decoder *d)
 {
-    return (pf_pass){.context = d->context,
-                     .shape = d->shape,
-                     .value = d->value,
-                     .arrays = &d->arrays,
-                     .cosine = d->cosine,
-                     .sine = d->sine,
-                     .token = d->token,
-                     .segments = d->segments,
-                     .scores = d->scores};
+    return (pf_decode_pass){.context = d->context,
+                            .shape = d->shape,
+                            .value = d->value,
+                            .arrays = &d->arrays,
+                            .cosine = d->turns.cosine,
+                            .sine = d->turns.sine,
+                            .token = d->token,
+                            .segments = d->segments,
+                            .scores = d->scores};
 }
 
 /* The distributions of the first n rows of hidden. */
@@ -361,7 +334,7 @@ static int32_t place_scores(pf_decoder *d, int64_t n_segments, int64_t depth)
 {
     int64_t used = 0, n;
     for (int64_t i = 0; i < n_segments; i++) {
-        const pf_segment *s = &d->segments[i];
+        const pf_decode_segment *s = &d->segments[i];
         d->scores[i] = used;
         if (!pf_mul(s->n * d->shape->config.n_heads, pf_segment_columns(s, depth), &n) ||
             !pf_add(used, n, &used))
@@ -374,13 +347,13 @@ static int32_t place_scores(pf_decoder *d, int64_t n_segments, int64_t depth)
 static int32_t run_chunk(pf_decoder *d, int64_t rows, int64_t n_segments, const int64_t *owner)
 {
     PF_TRY(place_scores(d, n_segments, 0));
-    pf_pass pass = make_pass(d);
+    pf_decode_pass pass = make_pass(d);
     pass.rows = rows;
     pass.n_segments = n_segments;
     pf_pass_run(&pass);
     int64_t width = d->shape->config.width;
     for (int64_t i = 0; i < n_segments; i++) {
-        const pf_segment *s = &d->segments[i];
+        const pf_decode_segment *s = &d->segments[i];
         if (s->first + s->n == s->length)
             pf_pass_norm(&pass, d->shape->norm, d->shape->norm_bias, 1,
                          d->arrays.x + (s->row + s->n - 1) * width, d->hidden + owner[i] * width);
@@ -400,7 +373,7 @@ static int32_t run_prompts(pf_decoder *d, const prefopt_sequences *in)
             memcpy(d->token + rows, tokens + at, (size_t)n * sizeof *tokens);
             owner[n_segments] = i;
             d->segments[n_segments++] =
-                (pf_segment){rows, n, d->prompts[i].keys_values, d->prompts[i].length, at};
+                (pf_decode_segment){rows, n, d->prompts[i].keys_values, d->prompts[i].length, at};
             rows += n;
             if (rows == PF_PASS_ROWS) {
                 PF_TRY(run_chunk(d, rows, n_segments, owner));
@@ -428,7 +401,7 @@ static int32_t add_prompts(pf_decoder *d, const prefopt_sequences *in)
         longest = longest > length ? longest : length;
     }
     PF_TRY(reserve_rows(d, in->n));
-    PF_TRY(reserve_positions(d, longest));
+    PF_TRY(pf_turns_fit(&d->turns, d->context, d->shape, longest));
     PF_TRY(run_prompts(d, in));
     d->rows.n = in->n;
     compute_logits(d, in->n);
@@ -454,7 +427,7 @@ static int64_t cut_segments(pf_decoder *d, int64_t n, const int64_t *parent)
         int64_t p = d->rows.prompt[parent[i]];
         if (p != last || d->segments[n_segments - 1].n == PF_SEGMENT_ROWS)
             d->segments[n_segments++] =
-                (pf_segment){i, 0, d->prompts[p].keys_values, d->prompts[p].length, -1};
+                (pf_decode_segment){i, 0, d->prompts[p].keys_values, d->prompts[p].length, -1};
         d->segments[n_segments - 1].n++;
         last = p;
     }
@@ -526,10 +499,10 @@ int32_t pf_decoder_step(pf_decoder *decoder, int64_t n, const int64_t *parent, c
     PF_TRY(place_scores(d, n_segments, d->depth + 1));
     for (int64_t i = 0; i < n_segments; i++)
         longest = longest > d->segments[i].length ? longest : d->segments[i].length;
-    PF_TRY(reserve_positions(d, longest + d->depth + 1));
+    PF_TRY(pf_turns_fit(&d->turns, d->context, d->shape, longest + d->depth + 1));
     advance(d, n, parent);
     memcpy(d->token, token, (size_t)n * sizeof *token);
-    pf_pass pass = make_pass(d);
+    pf_decode_pass pass = make_pass(d);
     pass.rows = n;
     pass.n_segments = n_segments;
     pass.depth = d->depth;

@@ -16,7 +16,7 @@ static int64_t blocks(int64_t n, int64_t size) { return (n + size - 1) / size; }
 /* ---- norms */
 
 typedef struct {
-    const pf_pass *pass;
+    const pf_decode_pass *pass;
     const float *gamma, *beta, *x;
     float *y;
     int64_t rows;
@@ -35,8 +35,8 @@ static void norm_task(void *payload, int64_t task)
                   w->y + first * c->width, statistic, statistic + NORM_ROWS);
 }
 
-void pf_pass_norm(const pf_pass *pass, int64_t gamma, int64_t beta, int64_t rows, const float *x,
-                  float *y)
+void pf_pass_norm(const pf_decode_pass *pass, int64_t gamma, int64_t beta, int64_t rows,
+                  const float *x, float *y)
 {
     norm_work work = {pass, pass->value + gamma, pass->value + beta, x, y, rows};
     pf_parallel_for(pass->context, blocks(rows, NORM_ROWS), norm_task, &work);
@@ -92,7 +92,7 @@ static void product_task(void *payload, int64_t task)
         product_block(work, p, row, n_rows, column, n_columns);
 }
 
-static void run_products(const pf_pass *pass, product_work *work)
+static void run_products(const pf_decode_pass *pass, product_work *work)
 {
     work->rows = pass->rows;
     work->activation = pass->shape->config.activation;
@@ -105,7 +105,7 @@ static void run_products(const pf_pass *pass, product_work *work)
 /* ---- attention */
 
 typedef struct {
-    const pf_pass *pass;
+    const pf_decode_pass *pass;
     int64_t layer;
 } attention_work;
 
@@ -118,7 +118,8 @@ static float *head_of(const pf_shape *shape, float *block, int64_t length, int64
 }
 
 /* Turns the row's query and key to its position and puts key and value where they stay. */
-static void place(const pf_pass *pass, float *q, int64_t position, float *keys, float *values)
+static void place(const pf_decode_pass *pass, float *q, int64_t position, float *keys,
+                  float *values)
 {
     int64_t width = pass->shape->head_width, half = pass->shape->rotary / 2;
     if (half > 0)
@@ -132,7 +133,7 @@ static void place(const pf_pass *pass, float *q, int64_t position, float *keys, 
 static void page_scores(const attention_work *w, int64_t row, int64_t head, const float *q,
                         float *scores)
 {
-    const pf_pass *pass = w->pass;
+    const pf_decode_pass *pass = w->pass;
     int64_t width = pass->shape->head_width;
     for (int64_t p = 0, left = pass->depth; left > 0; p++, left -= PF_DECODER_PAGE) {
         int64_t n = left < PF_DECODER_PAGE ? left : PF_DECODER_PAGE;
@@ -146,7 +147,7 @@ static void page_scores(const attention_work *w, int64_t row, int64_t head, cons
 static void page_values(const attention_work *w, int64_t row, int64_t head, const float *weights,
                         float *sum, float *y)
 {
-    const pf_pass *pass = w->pass;
+    const pf_decode_pass *pass = w->pass;
     int64_t width = pass->shape->head_width;
     for (int64_t p = 0, left = pass->depth; left > 0; p++, left -= PF_DECODER_PAGE) {
         int64_t n = left < PF_DECODER_PAGE ? left : PF_DECODER_PAGE;
@@ -160,10 +161,10 @@ static void page_values(const attention_work *w, int64_t row, int64_t head, cons
 static void attention_task(void *payload, int64_t task)
 {
     const attention_work *w = payload;
-    const pf_pass *pass = w->pass;
+    const pf_decode_pass *pass = w->pass;
     const pf_shape *shape = pass->shape;
     int64_t heads = shape->config.n_heads, width = shape->head_width, head = task % heads;
-    const pf_segment *s = &pass->segments[task / heads];
+    const pf_decode_segment *s = &pass->segments[task / heads];
     int64_t columns = pf_segment_columns(s, pass->depth), stride = 3 * heads * width;
     int64_t seen = s->first < 0 ? s->length : columns; /* of the prompt */
     float *scores = pass->arrays->scores + pass->scores[task / heads] + head * s->n * columns;
@@ -198,7 +199,7 @@ static void attention_task(void *payload, int64_t task)
 
 /* ---- a layer */
 
-static product product_of(const pf_pass *pass, int64_t out, int64_t in, int64_t weight,
+static product product_of(const pf_decode_pass *pass, int64_t out, int64_t in, int64_t weight,
                           int64_t bias, const float *x, float *y)
 {
     return (product){.out = out,
@@ -209,7 +210,7 @@ static product product_of(const pf_pass *pass, int64_t out, int64_t in, int64_t 
                      .y = y};
 }
 
-static void run_layer(const pf_pass *pass, int64_t layer)
+static void run_layer(const pf_decode_pass *pass, int64_t layer)
 {
     const pf_pass_arrays *a = pass->arrays;
     const prefopt_transformer_config *c = &pass->shape->config;
@@ -236,7 +237,7 @@ static void run_layer(const pf_pass *pass, int64_t layer)
     run_products(pass, &(product_work){.n = 1, .joined = true, .product = {down}});
 }
 
-void pf_pass_run(const pf_pass *pass)
+void pf_pass_run(const pf_decode_pass *pass)
 {
     int64_t width = pass->shape->config.width;
     for (int64_t i = 0; i < pass->rows; i++)

@@ -59,9 +59,10 @@ static void turn_rows(void *payload, int64_t first, int64_t n)
         pf_add_bias(1, ld, w->bias, qkv, ld);
         if (half == 0)
             continue;
-        pf_rotary(shape->config.n_heads, 3 * m, half, a->cosine + turn, a->sine + turn, false, qkv);
-        pf_rotary(shape->config.n_heads, 3 * m, half, a->cosine + turn, a->sine + turn, false,
-                  qkv + m);
+        pf_rotary(shape->config.n_heads, 3 * m, half, a->turns.cosine + turn, a->turns.sine + turn,
+                  false, qkv);
+        pf_rotary(shape->config.n_heads, 3 * m, half, a->turns.cosine + turn, a->turns.sine + turn,
+                  false, qkv + m);
     }
 }
 
@@ -74,9 +75,10 @@ static void turn_back_rows(void *payload, int64_t first, int64_t n)
     for (int64_t i = first; i < first + n && half > 0; i++) {
         float *dqkv = a->dqkv + i * ld;
         int64_t turn = w->pass->rows->position[i] * half;
-        pf_rotary(shape->config.n_heads, 3 * m, half, a->cosine + turn, a->sine + turn, true, dqkv);
-        pf_rotary(shape->config.n_heads, 3 * m, half, a->cosine + turn, a->sine + turn, true,
-                  dqkv + m);
+        pf_rotary(shape->config.n_heads, 3 * m, half, a->turns.cosine + turn, a->turns.sine + turn,
+                  true, dqkv);
+        pf_rotary(shape->config.n_heads, 3 * m, half, a->turns.cosine + turn, a->turns.sine + turn,
+                  true, dqkv + m);
     }
 }
 

@@ -18,7 +18,7 @@ typedef struct {
     int64_t row, n;
     float *keys_values;
     int64_t length, first;
-} pf_segment;
+} pf_decode_segment;
 
 /* PF_DECODER_PAGE positions after a prompt. */
 typedef struct pf_page {
@@ -45,23 +45,23 @@ typedef struct {
     int64_t rows;
     const int32_t *token; /* [rows] */
     int64_t n_segments;
-    const pf_segment *segments;
+    const pf_decode_segment *segments;
     /* Of rows that follow a prompt: tokens after it, the row's own among them, and pages
      * [rows, n_pages]. */
     int64_t depth, n_pages;
     pf_page *const *pages;
     /* Where each segment's scores start in arrays->scores: [heads, its rows, its columns]. */
     const int64_t *scores;
-} pf_pass;
+} pf_decode_pass;
 
 /* Columns of a segment's scores: the positions its rows see. */
-static inline int64_t pf_segment_columns(const pf_segment *s, int64_t depth)
+static inline int64_t pf_segment_columns(const pf_decode_segment *s, int64_t depth)
 {
     return s->first < 0 ? s->length + depth : s->first + s->n;
 }
 
 /* Runs all layers: arrays->x becomes the last layer's output. Nothing fails. */
-void pf_pass_run(const pf_pass *pass);
+void pf_pass_run(const pf_decode_pass *pass);
 
 /* Where the distributions go, see pf_distributions. hidden: [n, width], after the final norm. */
 typedef struct {
@@ -76,7 +76,7 @@ typedef struct {
 void pf_pass_logits(const pf_logits_pass *pass);
 
 /* norm(x) with the shape's tensors at offsets gamma and beta, rows of x. */
-void pf_pass_norm(const pf_pass *pass, int64_t gamma, int64_t beta, int64_t rows, const float *x,
-                  float *y);
+void pf_pass_norm(const pf_decode_pass *pass, int64_t gamma, int64_t beta, int64_t rows,
+                  const float *x, float *y);
 
 #endif

@@ -104,12 +104,11 @@ typedef struct {
     int64_t slot_size, n_slots;
     atomic_bool *slot_used;
     /* Backward alone. */
-    float *dx, *dh;       /* [rows, width] */
-    float *dqkv;          /* [rows, 3 width] */
-    float *partial;       /* [chunks of rows, 2 width]: parts of norms' gradients */
-    float *dhidden;       /* [targets, width] */
-    float *cosine, *sine; /* [turn_capacity, rotary / 2] */
-    int64_t turn_capacity;
+    float *dx, *dh; /* [rows, width] */
+    float *dqkv;    /* [rows, 3 width] */
+    float *partial; /* [chunks of rows, 2 width]: parts of norms' gradients */
+    float *dhidden; /* [targets, width] */
+    pf_turns turns;
     int64_t n_rows;
 } pf_activations;
 

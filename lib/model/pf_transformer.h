@@ -62,6 +62,18 @@ void pf_shape_release(pf_shape *shape); /* NULL is fine */
 /* Behind prefopt_policy_tensor; out's struct_size was checked. */
 int32_t pf_shape_tensor(const pf_shape *shape, int64_t i, prefopt_tensor *out);
 
+/* ---- rotary angles (turns.c) */
+
+typedef struct {
+    float *cosine, *sine; /* [n, rotary / 2] */
+    int64_t n;            /* positions */
+} pf_turns;
+
+/* Has the angles of positions 0 .. n - 1, n <= max_positions; on failure nothing changed. MEMORY.
+ */
+int32_t pf_turns_fit(pf_turns *turns, prefopt_context *context, const pf_shape *shape, int64_t n);
+void pf_turns_clear(pf_turns *turns, prefopt_context *context);
+
 /* ---- checkpoints (checkpoint.c)
  *
  * A folder with config.json and model.safetensors, or shards and model.safetensors.index.json, as
