@@ -2,22 +2,7 @@
 #include <math.h>
 
 #include "model/pf_decoder.h"
-
-static int32_t check(const pf_shape *shape, const prefopt_sequences *in, int64_t i)
-{
-    int64_t length = pf_sequence_len(in, i), most = shape->config.max_positions;
-    if (length < 1 || length > most)
-        return pf_fail(PREFOPT_ERR_ARGUMENT,
-                       "sequence %lld has %lld tokens, expected 1 to max_positions = %lld",
-                       (long long)i, (long long)length, (long long)most);
-    const int32_t *tokens = pf_sequence_tokens(in, i);
-    for (int64_t t = 0; t < length; t++)
-        if (tokens[t] < 0 || tokens[t] >= shape->config.vocab)
-            return pf_fail(PREFOPT_ERR_ARGUMENT,
-                           "sequence %lld: token %lld is %d, expected 0 to %lld", (long long)i,
-                           (long long)t, tokens[t], (long long)shape->config.vocab - 1);
-    return PREFOPT_OK;
-}
+#include "model/pf_network.h"
 
 /* How many sequences from `first` on fit the budget, at least 1. */
 static int64_t part_size(const pf_shape *shape, const prefopt_sequences *in, int64_t first)
@@ -69,8 +54,7 @@ static int32_t compute_part(pf_decoder *decoder, const prefopt_sequences *in, in
 int32_t pf_decoder_next_logprobs(const pf_shape *shape, const float *value,
                                  const prefopt_sequences *in, double *next_logp)
 {
-    for (int64_t i = 0; i < in->n; i++)
-        PF_TRY(check(shape, in, i));
+    PF_TRY(pf_transformer_check(shape, in, PF_HEAD_SCORE));
     pf_decoder *decoder;
     PF_TRY(pf_decoder_create(&decoder, shape, value, 1));
     int32_t status = PREFOPT_OK;

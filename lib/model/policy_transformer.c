@@ -22,8 +22,8 @@ static int32_t head_forward(const pf_transformer *model, pf_workspace *w, bool k
 }
 
 /* The part's results into the caller's arrays. */
-static int32_t write_logp(const pf_workspace *w, const prefopt_sequences *in, double *sequence_logp,
-                          double *token_logp)
+static void write_logp(const pf_workspace *w, const prefopt_sequences *in, double *sequence_logp,
+                       double *token_logp)
 {
     for (int64_t s = 0; s < w->rows.n_segments; s++) {
         int64_t i = w->rows.segments[s].sequence, first = w->rows.first_target[s];
@@ -36,7 +36,6 @@ static int32_t write_logp(const pf_workspace *w, const prefopt_sequences *in, do
             memcpy(token_logp + in->offsets[i] - in->offsets[0] + in->prompt_len[i],
                    w->target_logp + first, (size_t)n * sizeof *token_logp);
     }
-    return PREFOPT_OK;
 }
 
 static int32_t logprobs_in_parts(pf_transformer *model, pf_workspace *w,
@@ -50,7 +49,7 @@ static int32_t logprobs_in_parts(pf_transformer *model, pf_workspace *w,
         end = keep ? prompts->n : pf_transformer_part(model, prompts, first, false);
         PF_TRY(pf_transformer_forward(model, w, prompts, first, end, keep));
         PF_TRY(head_forward(model, w, keep));
-        PF_TRY(write_logp(w, in, sequence_logp, token_logp));
+        write_logp(w, in, sequence_logp, token_logp);
     }
     if (keep)
         pf_workspace_keep(model, w, in);

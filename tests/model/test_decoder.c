@@ -363,12 +363,12 @@ START_TEST(refuses)
     list l = list_new();
     list_add(&l, tokens, 2, NULL, 0);
     list_add(&l, tokens, 0, NULL, 0);
-    FAILS(PREFOPT_ERR_ARGUMENT, "sequence 1 has 0 tokens",
+    FAILS(PREFOPT_ERR_ARGUMENT, "sequence 1 is empty, expected at least one token",
           pf_decoder_next_logprobs(w.shape, w.value, &l.view, next));
     list_free(&l);
     l = list_new();
     list_add(&l, tokens, 91, NULL, 0);
-    FAILS(PREFOPT_ERR_ARGUMENT, "sequence 0 has 91 tokens, expected 1 to max_positions = 90",
+    FAILS(PREFOPT_ERR_ARGUMENT, "sequence 0 has 91 tokens, expected at most max_positions = 90",
           pf_decoder_next_logprobs(w.shape, w.value, &l.view, next));
     list_free(&l);
     l = list_new();
