@@ -104,7 +104,8 @@ prefopt_strengths_summary: u32 struct_size, i32 tie_model, i64 n_items, i64 iter
     replicates_unbounded
 prefopt_progress: u32 struct_size, u32 reserved, i64 step, i64 n_steps, f64 loss, f64 accuracy,
     f64 margin, f64 kl, f64 reward, f64 grad_norm, f64 learning_rate, f64 steps_per_second, f64
-    seconds_left
+    seconds_left, f64 chosen_score, f64 rejected_score, f64 chosen_logp, f64 rejected_logp, i64
+    tokens
 prefopt_train_options: u32 struct_size, i32 optimiser, i32 schedule, i32 reserved, f64
     learning_rate, f64 final_fraction, i64 warmup_steps, i64 schedule_steps, f64 beta1, f64
     beta2, f64 epsilon, f64 momentum, f64 weight_decay, f64 clip_norm, i64 batch, u64 seed, f64
@@ -265,6 +266,7 @@ i32 prefopt_trainer_create_soft_rl ptr ptr ptr ptr ptr f64 ptr
 i32 prefopt_trainer_create_online_dpo ptr ptr ptr ptr ptr ptr ptr ptr ptr
 void prefopt_trainer_destroy ptr
 i32 prefopt_trainer_run ptr i64 ptr
+i32 prefopt_trainer_step ptr ptr
 i32 prefopt_trainer_fit ptr ptr
 i32 prefopt_trainer_loss ptr ptr
 i32 prefopt_trainer_log_tie ptr ptr
@@ -1487,6 +1489,12 @@ class Trainer(_Handle):
         last = _struct("prefopt_progress")
         status = self._checked(lib.prefopt_trainer_run(self.handle, n_steps, _ref(last)))
         return types.SimpleNamespace(**vars(_result(last)), stopped=status == 1)
+
+    def step(self):
+        """Steps taken since the trainer was made."""
+        out = ctypes.c_int64()
+        check(lib.prefopt_trainer_step(self.handle, ctypes.addressof(out)))
+        return out.value
 
     def fit(self):
         """Goes to the optimum; the last progress, with .stopped."""

@@ -56,9 +56,14 @@ typedef struct prefopt_progress {
     double reward;    /* mean reward: soft RL exactly, policy gradient and online DPO of the samples
                        */
     double grad_norm; /* before clipping; NaN when nothing was learnt from the batch */
-    double learning_rate;    /* of that step */
-    double steps_per_second; /* since run was called */
-    double seconds_left;     /* at that rate */
+    double learning_rate;                /* of that step */
+    double steps_per_second;             /* since run was called */
+    double seconds_left;                 /* at that rate */
+    double chosen_score, rejected_score; /* the means whose difference margin is */
+    double chosen_logp, rejected_logp;   /* policies on pairs and rankings: mean log-probabilities
+                                            of those sequences, nats */
+    int64_t tokens; /* of the distinct sequences of that batch, prompts included; sampled
+                       objectives: of all samples */
 } prefopt_progress;
 
 /* Called on the thread that called run or fit. Return 0 to go on, anything else to stop: the call
@@ -181,6 +186,9 @@ PREFOPT_API void prefopt_trainer_destroy(prefopt_trainer *trainer);
  * Since 0.1. */
 PREFOPT_API int32_t prefopt_trainer_run(prefopt_trainer *trainer, int64_t n_steps,
                                         prefopt_progress *last);
+
+/* Steps taken since the trainer was made, over all runs. Errors: ARGUMENT. Since 0.1. */
+PREFOPT_API int32_t prefopt_trainer_step(const prefopt_trainer *trainer, int64_t *step);
 
 /* Goes to the optimum of the whole data from the parameters as they are: norm of the gradient at
  * most options.tolerance, then one Newton step more, which ends at rounding where there is

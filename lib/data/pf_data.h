@@ -22,6 +22,11 @@ static inline int64_t pf_sequence_len(const prefopt_sequences *in, int64_t i)
 {
     return in->offsets[i + 1] - in->offsets[i];
 }
+/* Tokens of all sequences of a checked view. */
+static inline int64_t pf_sequences_tokens(const prefopt_sequences *in)
+{
+    return in->n > 0 ? in->offsets[in->n] - in->offsets[0] : 0;
+}
 
 /* Sequences first .. first + n - 1 of a checked view, as a view. */
 prefopt_sequences pf_sequences_part(const prefopt_sequences *in, int64_t first, int64_t n);

@@ -40,6 +40,14 @@ static int32_t take_step(prefopt_trainer *trainer, prefopt_progress *stats)
     return PREFOPT_OK;
 }
 
+int32_t prefopt_trainer_step(const prefopt_trainer *trainer, int64_t *step)
+{
+    PF_REQUIRE(trainer);
+    PF_REQUIRE(step);
+    *step = trainer->step;
+    return PREFOPT_OK;
+}
+
 int32_t prefopt_trainer_run(prefopt_trainer *trainer, int64_t n_steps, prefopt_progress *last)
 {
     PF_REQUIRE(trainer);

@@ -34,7 +34,7 @@ static int32_t evaluate_pairs(prefopt_trainer *trainer, prefopt_progress *stats)
     PF_TRY(prefopt_loss_dpo(&state->dpo, &in, &out));
     PF_TRY(pf_pair_batch_scatter(&state->pairs, trainer, out.mean));
     stats->loss = out.mean;
-    pf_pair_batch_stats(&state->pairs, &in, state->dpo.beta, stats);
+    pf_pair_batch_stats(&state->pairs, &in, state->dpo.beta, true, stats);
     return PREFOPT_OK;
 }
 

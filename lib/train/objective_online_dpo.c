@@ -98,7 +98,7 @@ static int32_t learn(prefopt_trainer *trainer, const prefopt_dataset *pairs,
         state->grad[2 * k + 1] = out.grad_rejected[k];
     }
     stats->loss = out.mean;
-    pf_pair_batch_stats(&state->pairs, &scores, state->dpo.beta, stats);
+    pf_pair_batch_stats(&state->pairs, &scores, state->dpo.beta, true, stats);
     return pf_trained_backward(&trainer->model, &in, state->grad);
 }
 
@@ -113,9 +113,11 @@ static int32_t evaluate(prefopt_trainer *trainer, bool with_grad, prefopt_progre
     prefopt_rank_counts counts = {.struct_size = sizeof counts};
     PF_TRY(pf_sampled_draw(&state->sampled, trainer, &samples));
     int32_t status = prefopt_rank(&pairs, state->sampled.reward, samples, &ranker, &counts);
+    int64_t tokens = pf_sampled_tokens(samples);
     prefopt_dataset_destroy(samples);
     PF_TRY(status);
     stats->reward = counts.mean_score;
+    stats->tokens = tokens;
     status = learn(trainer, pairs, stats);
     prefopt_dataset_destroy(pairs);
     return status;

@@ -61,6 +61,7 @@ static int32_t evaluate_samples(prefopt_trainer *trainer, const prefopt_dataset 
         return name_loss(trainer, &columns, state, out.mean);
     stats->loss = out.mean;
     stats->kl = state->ref != NULL ? out.kl : NAN;
+    stats->tokens = pf_sampled_tokens(samples);
     stats->reward = 0;
     for (int64_t i = 0; i < in.n; i++)
         stats->reward += state->reward[i] / (double)in.n;

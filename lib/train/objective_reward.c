@@ -24,7 +24,7 @@ static int32_t evaluate_pairs(prefopt_trainer *trainer, prefopt_progress *stats)
     stats->loss = out.mean;
     if (trainer->has_extra)
         trainer->extra_grad = out.grad_log_tie;
-    pf_pair_batch_stats(&state->pairs, &in, 1, stats);
+    pf_pair_batch_stats(&state->pairs, &in, 1, false, stats);
     return PREFOPT_OK;
 }
 

@@ -95,22 +95,45 @@ int32_t pf_pair_batch_scatter(pf_pair_batch *p, prefopt_trainer *trainer, double
     return PREFOPT_OK;
 }
 
-void pf_pair_batch_stats(const pf_pair_batch *p, const prefopt_pair_scores *in, double scale,
-                         prefopt_progress *stats)
+void pf_pair_sums_add(pf_pair_sums *s, double weight, double scale, const double score[2],
+                      const double ref[2])
 {
-    double total = 0, right = 0, margin = 0;
+    double chosen = score[0] - ref[0], rejected = score[1] - ref[1], d = chosen - rejected;
+    s->total += weight;
+    s->right += d > 0 ? weight : 0;
+    s->margin += weight * scale * d;
+    s->chosen += weight * scale * chosen;
+    s->rejected += weight * scale * rejected;
+    s->chosen_logp += weight * score[0];
+    s->rejected_logp += weight * score[1];
+}
+
+void pf_pair_sums_write(const pf_pair_sums *s, bool policy, prefopt_progress *stats)
+{
+    if (s->total == 0)
+        return;
+    stats->accuracy = s->right / s->total;
+    stats->margin = s->margin / s->total;
+    stats->chosen_score = s->chosen / s->total;
+    stats->rejected_score = s->rejected / s->total;
+    if (policy) {
+        stats->chosen_logp = s->chosen_logp / s->total;
+        stats->rejected_logp = s->rejected_logp / s->total;
+    }
+}
+
+void pf_pair_batch_stats(const pf_pair_batch *p, const prefopt_pair_scores *in, double scale,
+                         bool policy, prefopt_progress *stats)
+{
+    pf_pair_sums sums = {0};
     for (int64_t k = 0; k < in->n; k++) {
-        double d = p->chosen[k] - p->rejected[k];
-        if (in->ref_chosen != NULL)
-            d = p->chosen[k] - p->ref_chosen[k] - (p->rejected[k] - p->ref_rejected[k]);
-        if (p->weight[k] == 0)
-            continue;
-        total += p->weight[k];
-        right += d > 0 ? p->weight[k] : 0;
-        margin += p->weight[k] * scale * d;
+        double score[2] = {p->chosen[k], p->rejected[k]}, ref[2] = {0};
+        if (in->ref_chosen != NULL) {
+            ref[0] = p->ref_chosen[k];
+            ref[1] = p->ref_rejected[k];
+        }
+        if (p->weight[k] > 0)
+            pf_pair_sums_add(&sums, p->weight[k], scale, score, ref);
     }
-    if (total > 0) {
-        stats->accuracy = right / total;
-        stats->margin = margin / total;
-    }
+    pf_pair_sums_write(&sums, policy, stats);
 }

@@ -94,6 +94,10 @@ static int32_t evaluate_parts(prefopt_trainer *trainer, const pf_batch *whole,
         add(&stats->reward, trainer->share, part.reward);
         add(&stats->accuracy, trainer->counted, part.accuracy);
         add(&stats->margin, trainer->counted, part.margin);
+        add(&stats->chosen_score, trainer->counted, part.chosen_score);
+        add(&stats->rejected_score, trainer->counted, part.rejected_score);
+        add(&stats->chosen_logp, trainer->counted, part.chosen_logp);
+        add(&stats->rejected_logp, trainer->counted, part.rejected_logp);
         counted += trainer->counted;
         extra_grad += trainer->share * trainer->extra_grad;
         /* The next part is probably as large; a look at all that is left would be quadratic. */
@@ -101,6 +105,10 @@ static int32_t evaluate_parts(prefopt_trainer *trainer, const pf_batch *whole,
     }
     stats->accuracy /= counted;
     stats->margin /= counted;
+    stats->chosen_score /= counted;
+    stats->rejected_score /= counted;
+    stats->chosen_logp /= counted;
+    stats->rejected_logp /= counted;
     trainer->extra_grad = extra_grad;
     return PREFOPT_OK;
 }

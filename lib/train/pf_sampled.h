@@ -22,6 +22,8 @@ void pf_sampled_clear(pf_sampled *sampled, prefopt_context *context);
 /* Samples for the prompts of the trainer's batch; the round is sampler.round + the step. */
 int32_t pf_sampled_draw(const pf_sampled *sampled, const prefopt_trainer *trainer,
                         prefopt_dataset **samples);
+/* Tokens of all samples, prompts included. */
+int64_t pf_sampled_tokens(const prefopt_dataset *samples);
 /* Scores of all samples; failures name the row of the prompts. */
 int32_t pf_sampled_rewards(const pf_sampled *sampled, const prefopt_trainer *trainer,
                            const prefopt_sequences *in, double *score);

@@ -244,6 +244,19 @@ int32_t pf_trainer_backward(prefopt_trainer *trainer);
 int32_t pf_trainer_evaluate(prefopt_trainer *trainer, bool with_grad, prefopt_progress *stats);
 void pf_progress_clear(prefopt_progress *progress);
 
+/* ---- sums over pairs (of rankings: neighbours) by weight (pair_batch.c) */
+typedef struct pf_pair_sums {
+    double total, right, margin, chosen, rejected;
+    double chosen_logp, rejected_logp; /* with references: without them */
+} pf_pair_sums;
+
+/* Scores are scale * (chosen - ref_chosen) and so on; weight > 0. */
+void pf_pair_sums_add(pf_pair_sums *sums, double weight, double scale, const double score[2],
+                      const double ref[2]);
+/* Their means: accuracy, margin, scores, and a policy's log-probabilities; nothing where the total
+ * is 0. */
+void pf_pair_sums_write(const pf_pair_sums *sums, bool policy, prefopt_progress *stats);
+
 /* ---- pairs of the batch as arrays (pair_batch.c) */
 typedef struct pf_pair_batch {
     prefopt_context *context;
@@ -261,9 +274,9 @@ void pf_pair_batch_clear(pf_pair_batch *pairs);
  * what the data does not use stays NULL. */
 void pf_pair_batch_gather(pf_pair_batch *pairs, const prefopt_trainer *trainer, const double *ref,
                           prefopt_pair_scores *in, prefopt_pair_loss *out);
-/* Accuracy and mean margin, scale * (difference of scores, minus the references'). */
+/* The statistics of pf_pair_sums over the pairs with weight. */
 void pf_pair_batch_stats(const pf_pair_batch *pairs, const prefopt_pair_scores *in, double scale,
-                         prefopt_progress *stats);
+                         bool policy, prefopt_progress *stats);
 /* Names the row of a loss that is not finite; then adds the gradients to trainer->grad_score. */
 int32_t pf_pair_batch_scatter(pf_pair_batch *pairs, prefopt_trainer *trainer, double loss);
 

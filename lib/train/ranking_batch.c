@@ -36,21 +36,14 @@ void pf_ranking_batch_clear(pf_ranking_batch *r)
 static void statistics(const pf_ranking_batch *r, prefopt_trainer *trainer, double scale,
                        prefopt_progress *stats)
 {
-    double total = 0, right = 0, margin = 0;
+    pf_pair_sums sums = {0};
+    static const double none[2];
     for (int64_t k = 0; k < trainer->batch.n; k++)
-        for (int64_t i = r->offsets[k]; i + 1 < r->offsets[k + 1] && r->weight[k] > 0; i++) {
-            double d = r->score[i] - r->score[i + 1];
-            if (r->ref != NULL)
-                d -= r->ref[i] - r->ref[i + 1];
-            total += r->weight[k];
-            right += d > 0 ? r->weight[k] : 0;
-            margin += r->weight[k] * scale * d;
-        }
-    if (total > 0) {
-        stats->accuracy = right / total;
-        stats->margin = margin / total;
-    }
-    trainer->counted = total;
+        for (int64_t i = r->offsets[k]; i + 1 < r->offsets[k + 1] && r->weight[k] > 0; i++)
+            pf_pair_sums_add(&sums, r->weight[k], scale, r->score + i,
+                             r->ref != NULL ? r->ref + i : none);
+    pf_pair_sums_write(&sums, trainer->model.policy != NULL, stats);
+    trainer->counted = sums.total;
 }
 
 int32_t pf_ranking_batch_evaluate(pf_ranking_batch *r, prefopt_trainer *trainer, const double *ref,

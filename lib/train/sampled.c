@@ -66,6 +66,13 @@ int32_t pf_sampled_draw(const pf_sampled *s, const prefopt_trainer *trainer,
     return status;
 }
 
+int64_t pf_sampled_tokens(const prefopt_dataset *samples)
+{
+    prefopt_sequences in = {.struct_size = sizeof in};
+    int32_t status = prefopt_dataset_sequences(samples, &in);
+    return status == PREFOPT_OK ? pf_sequences_tokens(&in) : 0;
+}
+
 int32_t pf_sampled_rewards(const pf_sampled *s, const prefopt_trainer *trainer,
                            const prefopt_sequences *in, double *score)
 {

@@ -185,6 +185,8 @@ int32_t pf_trainer_evaluate(prefopt_trainer *trainer, bool with_grad, prefopt_pr
     trainer->extra_grad = 0;
     if (with_grad)
         PF_TRY(begin_gradient(trainer));
+    if (trainer->rows != NULL)
+        stats->tokens = pf_sequences_tokens(&trainer->batch.sequences);
     PF_TRY(with_grad ? pf_parts_evaluate(trainer, stats)
                      : trainer->objective->evaluate(trainer, false, stats));
     if (trainer->options.ridge > 0 && !trainer->no_step)
@@ -207,7 +209,11 @@ void pf_progress_clear(prefopt_progress *progress)
                                    .grad_norm = none,
                                    .learning_rate = none,
                                    .steps_per_second = none,
-                                   .seconds_left = none};
+                                   .seconds_left = none,
+                                   .chosen_score = none,
+                                   .rejected_score = none,
+                                   .chosen_logp = none,
+                                   .rejected_logp = none};
 }
 
 int32_t prefopt_trainer_loss(prefopt_trainer *trainer, double *loss)

@@ -357,6 +357,11 @@ START_TEST(parts_equal_the_whole)
             same_number(at.kl, in.kl, "kl", i);
             same_number(at.reward, in.reward, "reward", i);
             same_number(at.grad_norm, in.grad_norm, "grad_norm", i);
+            same_number(at.chosen_score, in.chosen_score, "chosen_score", i);
+            same_number(at.rejected_score, in.rejected_score, "rejected_score", i);
+            same_number(at.chosen_logp, in.chosen_logp, "chosen_logp", i);
+            same_number(at.rejected_logp, in.rejected_logp, "rejected_logp", i);
+            ck_assert_int_eq(at.tokens, in.tokens);
         }
     }
     setting_free(&s);
