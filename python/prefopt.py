@@ -204,6 +204,7 @@ i32 prefopt_policy_create_transformer ptr ptr ptr u64
 i32 prefopt_policy_transformer_config ptr ptr
 i32 prefopt_policy_tensor ptr i64 ptr
 i32 prefopt_policy_set_recompute ptr i32
+i32 prefopt_policy_set_transitions ptr ptr
 i32 prefopt_reward_from_policy ptr ptr
 i32 prefopt_reward_tensor ptr i64 ptr
 i32 prefopt_reward_set_recompute ptr i32
@@ -1117,6 +1118,15 @@ class Policy(_Model):
         out = _struct("prefopt_transformer_config")
         check(lib.prefopt_policy_transformer_config(self.handle, _ref(out)))
         return _result(out)
+
+    def set_transitions(self, allowed):
+        """Which token may follow which: [vocab, vocab] of booleans, row: the token before; None: all."""
+        if allowed is not None:
+            vocab = self.config().vocab
+            allowed = np.ascontiguousarray(np.asarray(allowed, dtype=bool), dtype=np.uint8)
+            if allowed.shape != (vocab, vocab):
+                raise ValueError(f"allowed: shape {allowed.shape}, expected {(vocab, vocab)}")
+        check(lib.prefopt_policy_set_transitions(self.handle, _pointer(allowed)))
 
     @classmethod
     def tabular(cls, context, space, prompts=None):

@@ -98,6 +98,17 @@ PREFOPT_API int32_t prefopt_policy_tensor(const prefopt_policy *policy, int64_t 
  * UNSUPPORTED (another kind of policy). Since 0.1. */
 PREFOPT_API int32_t prefopt_policy_set_recompute(prefopt_policy *policy, int32_t recompute);
 
+/* Which token may follow which, where the data have a grammar (moves on a board, edges of a graph):
+ *     pi(v | ..., u) = allowed[u, v] exp(z_v) / sum_w allowed[u, w] exp(z_w),
+ * z the logits after the tokens up to u. allowed [vocab, vocab], row: the token before, entries 0
+ * or 1, is copied; NULL: every token may follow, as at first. A completion with a token that may
+ * not follow has log-probability -INFINITY and no gradient; prompts may have any tokens. It holds
+ * for log-probabilities, gradients and samples of this policy and of what is frozen from it later,
+ * not of what was frozen before, and is not written to checkpoints. Errors: ARGUMENT (an entry of
+ * another value, a row without an allowed token: names them), UNSUPPORTED (another kind of policy),
+ * MEMORY. Since 0.1. */
+PREFOPT_API int32_t prefopt_policy_set_transitions(prefopt_policy *policy, const uint8_t *allowed);
+
 /* A reward model on a policy's layers, copied: the softmax comes off, and a linear head goes on the
  * hidden state after the last token of prompt and completion, score = w . h (Ziegler et al., arXiv
  * 1909.08593). w starts at 0, and with it every score. A sequence must have a token. The caller

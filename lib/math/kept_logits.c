@@ -58,7 +58,7 @@ static void use_block(pf_kept_logits *kept, int64_t b)
 
 int32_t pf_kept_logits_forward(pf_kept_logits *kept, int64_t rows, int64_t width, int64_t vocab,
                                const float *hidden, const float *weight, const int32_t *target,
-                               double *logp)
+                               const pf_logit_mask *mask, double *logp)
 {
     plan p = make_plan(rows, width, vocab);
     if (p.end < 0)
@@ -96,6 +96,8 @@ int32_t pf_kept_logits_forward(pf_kept_logits *kept, int64_t rows, int64_t width
                                  .target_logit = (double *)(m + p.target_logit),
                                  .accumulator = (float *)(m + p.accumulator)};
     pf_logit_work *w = &kept->work;
+    if (mask != NULL)
+        w->mask = *mask;
     for (int64_t i = 0; i < rows; i++)
         w->active[i] = i;
     for (int64_t b = 0; b * w->block < rows; b++) {

@@ -185,24 +185,28 @@ static int32_t forward(pf_logit_work *w)
     return PREFOPT_OK;
 }
 
-int32_t prefopt_linear_logprobs(prefopt_context *context, int64_t rows, int64_t width,
-                                int64_t vocab, const float *hidden, const float *weight,
-                                const int32_t *target, double *logp)
+int32_t pf_linear_logprobs(prefopt_context *context, int64_t rows, int64_t width, int64_t vocab,
+                           const float *hidden, const float *weight, const int32_t *target,
+                           const pf_logit_mask *mask, double *logp)
 {
-    PF_TRY(check(__func__, context, rows, width, vocab, hidden, weight, target));
+    static const char call[] = "prefopt_linear_logprobs";
+    PF_TRY(check(call, context, rows, width, vocab, hidden, weight, target));
     if (rows == 0)
         return PREFOPT_OK;
-    PF_REQUIRE(logp);
+    if (logp == NULL)
+        return pf_fail(PREFOPT_ERR_ARGUMENT, "%s: logp is NULL", call);
     float largest;
-    PF_TRY(check_finite(context, __func__, "hidden", rows, width, hidden, target, &largest));
-    PF_TRY(check_finite(context, __func__, "weight", vocab, width, weight, NULL, &largest));
+    PF_TRY(check_finite(context, call, "hidden", rows, width, hidden, target, &largest));
+    PF_TRY(check_finite(context, call, "weight", vocab, width, weight, NULL, &largest));
     pf_logit_work w = {.context = context,
-                       .call = __func__,
+                       .call = call,
                        .width = width,
                        .vocab = vocab,
                        .hidden = hidden,
                        .weight = weight,
                        .target = target};
+    if (mask != NULL)
+        w.mask = *mask;
     PF_TRY(pf_gemm_start(context));
     int32_t status = prepare(&w, rows);
     if (status == PREFOPT_OK)
@@ -214,6 +218,13 @@ int32_t prefopt_linear_logprobs(prefopt_context *context, int64_t rows, int64_t 
     }
     give_back(&w);
     return status;
+}
+
+int32_t prefopt_linear_logprobs(prefopt_context *context, int64_t rows, int64_t width,
+                                int64_t vocab, const float *hidden, const float *weight,
+                                const int32_t *target, double *logp)
+{
+    return pf_linear_logprobs(context, rows, width, vocab, hidden, weight, target, NULL, logp);
 }
 
 /* ---------------------------------------------------------------- backward */

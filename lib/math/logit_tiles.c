@@ -37,6 +37,20 @@ static int64_t take_tile(pf_logit_work *w)
             return i;
 }
 
+/* A token that may not follow has probability 0: E_ij = 0, and with it no gradient. */
+static void mask_row(const pf_logit_work *w, int64_t r, int64_t from, int64_t length, float *z)
+{
+    int64_t before = w->mask.before[w->active[w->first + r]];
+    pf_row_mask(length, w->mask.allowed + before * w->vocab + from, z);
+}
+
+static bool is_allowed(const pf_logit_work *w, int64_t r)
+{
+    int64_t row = w->active[w->first + r];
+    return w->mask.allowed == NULL ||
+           w->mask.allowed[w->mask.before[row] * w->vocab + w->target[row]] != 0;
+}
+
 /* Z of the block and this slice, its (m, s) and, where the target is in it, the target's logit;
  * backward: E in place of Z. */
 static void logits_task(void *payload, int64_t slice)
@@ -50,6 +64,8 @@ static void logits_task(void *payload, int64_t slice)
                     w->weight + from * w->width, w->width, 0, tile, length);
     for (int64_t r = 0; r < w->count; r++) {
         float *z = tile + r * length, max;
+        if (w->mask.allowed != NULL)
+            mask_row(w, r, from, length, z);
         int64_t target = w->target[w->active[w->first + r]] - from;
         if (target >= 0 && target < length)
             w->target_logit[r] = (double)z[target];
@@ -89,7 +105,7 @@ int32_t pf_logit_block(pf_logit_work *w, int64_t first)
             sum +=
                 w->slice_sum[s * w->block + r] * exp((double)w->slice_max[s * w->block + r] - max);
         w->log_z[r] = max + log(sum);
-        if (!isfinite(w->log_z[r]) || !isfinite(w->target_logit[r]))
+        if (!isfinite(w->log_z[r]) || (!isfinite(w->target_logit[r]) && is_allowed(w, r)))
             return pf_fail(PREFOPT_ERR_NUMERIC, "%s: a logit of row %lld overflows a float",
                            w->call, (long long)w->active[first + r]);
     }

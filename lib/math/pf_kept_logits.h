@@ -20,11 +20,12 @@ typedef struct {
 int64_t pf_kept_logits_bytes(int64_t rows, int64_t width, int64_t vocab);
 
 /* logp [rows] of the targets (all >= 0, checked) under softmax(hidden weight^T), hidden [rows,
- * width] and weight [vocab, width], which are borrowed until the backward pass. rows >= 1. MEMORY;
+ * width] and weight [vocab, width], which are borrowed until the backward pass. rows >= 1. mask may
+ * be NULL; a target that it does not allow has -INFINITY, and is to have a gradient of 0. MEMORY;
  * NUMERIC (a logit overflows: names the row). */
 int32_t pf_kept_logits_forward(pf_kept_logits *kept, int64_t rows, int64_t width, int64_t vocab,
                                const float *hidden, const float *weight, const int32_t *target,
-                               double *logp);
+                               const pf_logit_mask *mask, double *logp);
 
 /* Once for each forward pass: grad_hidden [rows, width] is written, grad_weight added to. */
 void pf_kept_logits_backward(pf_kept_logits *kept, const double *grad_logp, float *grad_hidden,

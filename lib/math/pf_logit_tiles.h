@@ -14,12 +14,19 @@ enum {
     PF_TILE_GROUPS = 16 /* accumulators of grad H */
 };
 
+/* Which tokens a row's distribution is over: the logits of the others are -INFINITY. */
+typedef struct {
+    const uint8_t *allowed; /* [vocab, vocab]: whether the column's token may follow the row's */
+    const int32_t *before;  /* [rows]: the token before each row's target */
+} pf_logit_mask;
+
 typedef struct pf_logit_work {
     prefopt_context *context;
     const char *call;
     int64_t width, vocab, n_active;
     const float *hidden, *weight;
     const int32_t *target;
+    pf_logit_mask mask;      /* allowed NULL: every token; else targets may have logit -INFINITY */
     const double *grad_logp; /* NULL: forward */
     bool keep;               /* each tile stays: E in place of Z */
     float *grad_hidden, *grad_weight;
@@ -44,6 +51,11 @@ typedef struct pf_logit_work {
 static inline int64_t pf_least(int64_t a, int64_t b) { return a < b ? a : b; }
 static inline int64_t pf_most(int64_t a, int64_t b) { return a > b ? a : b; }
 static inline int64_t pf_parts(int64_t n, int64_t each) { return n / each + (n % each != 0); }
+
+/* Behind prefopt_linear_logprobs; mask may be NULL. A target that is not allowed has -INFINITY. */
+int32_t pf_linear_logprobs(prefopt_context *context, int64_t rows, int64_t width, int64_t vocab,
+                           const float *hidden, const float *weight, const int32_t *target,
+                           const pf_logit_mask *mask, double *logp);
 
 /* Takes up the block that starts at active row `first`: gathers H, computes the logits' (m, s) and
  * log z. NUMERIC names the row whose logit overflows. */

@@ -27,6 +27,9 @@ void pf_row_at_least(int64_t n, const float *x, const float *weight, const float
 int64_t pf_row_between(int64_t n, const float *x, float low, float high, int64_t most,
                        int32_t *index);
 
+/* x = -INFINITY where allowed is 0, n elements. */
+void pf_row_mask(int64_t n, const uint8_t *allowed, float *x);
+
 /* x *= factor, n elements. */
 void pf_row_scale(int64_t n, float *x, float factor);
 

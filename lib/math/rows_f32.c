@@ -127,10 +127,17 @@ PF_INLINE void row_scale_body(int64_t n, float *x, float factor)
         x[i] *= factor;
 }
 
+PF_INLINE void row_mask_body(int64_t n, const uint8_t *restrict allowed, float *restrict x)
+{
+    for (int64_t i = 0; i < n; i++)
+        x[i] = allowed[i] != 0 ? x[i] : -INFINITY;
+}
+
 PF_KERNEL_OF(bool, row_max, (int64_t n, const float *x, float *max), (n, x, max))
 PF_KERNEL_OF(bool, row_finite, (int64_t n, const float *x, float *largest), (n, x, largest))
 PF_KERNEL_OF(double, row_exp_sum, (int64_t n, const float *x, float max, float scale, float *e),
              (n, x, max, scale, e))
+PF_KERNEL(row_mask, (int64_t n, const uint8_t *allowed, float *x), (n, allowed, x))
 PF_KERNEL(row_scale, (int64_t n, float *x, float factor), (n, x, factor))
 
 int64_t pf_row_find_bad(int64_t n, const float *x)

@@ -27,6 +27,7 @@ struct pf_decoder {
     pf_shape *shape;
     const float *value;
     float scale;
+    pf_transitions *transitions; /* NULL: every token may follow */
 
     int64_t n_prompts;
     prompt *prompts;
@@ -59,7 +60,8 @@ static int64_t position_numbers(const pf_shape *shape)
     return shape->config.n_layers * 2 * shape->config.width;
 }
 
-int32_t pf_decoder_create(pf_decoder **out, const pf_shape *shape, const float *value, float scale)
+int32_t pf_decoder_create(pf_decoder **out, const pf_shape *shape, const float *value, float scale,
+                          pf_transitions *transitions)
 {
     pf_decoder *d = pf_calloc(shape->context, 1, sizeof *d);
     if (d == NULL)
@@ -68,6 +70,7 @@ int32_t pf_decoder_create(pf_decoder **out, const pf_shape *shape, const float *
     d->shape = pf_shape_retain((pf_shape *)shape);
     d->value = value;
     d->scale = scale;
+    d->transitions = pf_transitions_retain(transitions);
     *out = d;
     return PREFOPT_OK;
 }
@@ -262,6 +265,7 @@ void pf_decoder_destroy(pf_decoder *decoder)
     for (size_t i = 0; i < sizeof arrays / sizeof *arrays; i++)
         pf_free(c, arrays[i]);
     pf_turns_clear(&decoder->turns, c);
+    pf_transitions_release(decoder->transitions);
     pf_shape_release(decoder->shape);
     pf_free(c, decoder);
     pf_context_release(c);
@@ -305,7 +309,7 @@ static pf_decode_pass make_pass(pf_decoder *d)
                             .scores = d->scores};
 }
 
-/* The distributions of the first n rows of hidden. */
+/* The distributions of the first n rows of hidden; token: the last one of each row. */
 static void compute_logits(pf_decoder *d, int64_t n)
 {
     pf_distributions *o = &d->distributions;
@@ -317,6 +321,8 @@ static void compute_logits(pf_decoder *d, int64_t n)
                            .shape = d->shape,
                            .value = d->value,
                            .hidden = d->hidden,
+                           .allowed = d->transitions == NULL ? NULL : d->transitions->allowed,
+                           .token = d->token,
                            .n = n,
                            .n_tiles = o->n_tiles,
                            .scale = d->scale,
@@ -404,6 +410,8 @@ static int32_t add_prompts(pf_decoder *d, const prefopt_sequences *in)
     PF_TRY(pf_turns_fit(&d->turns, d->context, d->shape, longest));
     PF_TRY(run_prompts(d, in));
     d->rows.n = in->n;
+    for (int64_t i = 0; i < in->n; i++)
+        d->token[i] = pf_sequence_tokens(in, i)[d->prompts[i].length - 1];
     compute_logits(d, in->n);
     return PREFOPT_OK;
 }

@@ -52,11 +52,12 @@ static int32_t compute_part(pf_decoder *decoder, const prefopt_sequences *in, in
 }
 
 int32_t pf_decoder_next_logprobs(const pf_shape *shape, const float *value,
-                                 const prefopt_sequences *in, double *next_logp)
+                                 pf_transitions *transitions, const prefopt_sequences *in,
+                                 double *next_logp)
 {
     PF_TRY(pf_transformer_check(shape, in, PF_HEAD_SCORE));
     pf_decoder *decoder;
-    PF_TRY(pf_decoder_create(&decoder, shape, value, 1));
+    PF_TRY(pf_decoder_create(&decoder, shape, value, 1, transitions));
     int32_t status = PREFOPT_OK;
     for (int64_t first = 0, n; first < in->n && status == PREFOPT_OK; first += n) {
         n = part_size(shape, in, first);

@@ -264,7 +264,9 @@ static void logits_task(void *payload, int64_t task)
                       p->value + p->shape->output + first * width, width, NULL, false,
                       p->logits + row * vocab + first, vocab);
     for (int64_t i = row; i < row + n_rows; i++) {
-        const float *l = p->logits + i * vocab + first;
+        float *l = p->logits + i * vocab + first;
+        if (p->allowed != NULL)
+            pf_row_mask(n, p->allowed + p->token[i] * vocab + first, l);
         int64_t at = i * p->n_tiles + tile;
         float max;
         bool good = pf_row_max(n, l, &max);

@@ -22,8 +22,10 @@ enum {
 
 /* A decoder of shape (retained; its head is LOGITS) with the weights value [shape->n], which stay
  * the caller's. scale, finite and above 0: an inverse temperature, see pf_distributions.
+ * transitions (retained; NULL: every token may follow): logits of other tokens are -INFINITY.
  * MEMORY. */
-int32_t pf_decoder_create(pf_decoder **out, const pf_shape *shape, const float *value, float scale);
+int32_t pf_decoder_create(pf_decoder **out, const pf_shape *shape, const float *value, float scale,
+                          pf_transitions *transitions);
 void pf_decoder_destroy(pf_decoder *decoder); /* NULL is fine */
 
 /* Forgets everything and computes each sequence of `in` whole, as a prompt; the rows are then the
@@ -65,6 +67,7 @@ int64_t pf_decoder_row_bytes(const pf_shape *shape, int64_t prompt, int64_t toke
  * ARGUMENT (names the sequence: empty, longer than max_positions, a token out of range), NUMERIC
  * (names the sequence whose logits are not finite), MEMORY. */
 int32_t pf_decoder_next_logprobs(const pf_shape *shape, const float *value,
-                                 const prefopt_sequences *in, double *next_logp);
+                                 pf_transitions *transitions, const prefopt_sequences *in,
+                                 double *next_logp);
 
 #endif

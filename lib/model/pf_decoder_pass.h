@@ -68,6 +68,8 @@ typedef struct {
     prefopt_context *context;
     const pf_shape *shape;
     const float *value, *hidden;
+    const uint8_t *allowed; /* [vocab, vocab], see pf_transitions; NULL: everything */
+    const int32_t *token;   /* [n]: the one before */
     int64_t n, n_tiles;
     float scale;
     float *logits, *tile_max;

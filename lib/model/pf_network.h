@@ -37,6 +37,7 @@ typedef struct {
      * the last row of each sequence, token -1. Targets of a segment lie together. */
     int64_t *target_row;   /* n_targets */
     int32_t *target_token; /* n_targets */
+    int32_t *before_token; /* n_targets: the token of target_row */
     int64_t *first_target; /* n_segments + 1 */
     int64_t capacity;      /* bytes of `memory`, which holds all of the above */
     void *memory;
@@ -188,6 +189,7 @@ typedef struct {
     pf_weights *weights;
     float *grad; /* NULL: never asked for */
     bool recompute;
+    pf_transitions *transitions;       /* NULL: every token may follow */
     _Atomic(pf_workspace *) workspace; /* NULL: in use, or none yet */
 } pf_transformer;
 
@@ -200,6 +202,8 @@ int32_t pf_transformer_parameters(pf_transformer *model, prefopt_parameters *out
 int32_t pf_transformer_updated(pf_transformer *model);
 
 int32_t pf_transformer_set_recompute(pf_transformer *model, int32_t recompute);
+/* Retains transitions (NULL: none) in place of those before. */
+void pf_transformer_set_transitions(pf_transformer *model, pf_transitions *transitions);
 
 /* Handles around a model, which they take over: on failure it is destroyed. */
 int32_t pf_policy_transformer_wrap(prefopt_policy **out, pf_transformer *model);

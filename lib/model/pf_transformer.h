@@ -62,6 +62,23 @@ void pf_shape_release(pf_shape *shape); /* NULL is fine */
 /* Behind prefopt_policy_tensor; out's struct_size was checked. */
 int32_t pf_shape_tensor(const pf_shape *shape, int64_t i, prefopt_tensor *out);
 
+/* ---- which token may follow which (transitions.c) */
+
+/* Immutable once made; counted. */
+typedef struct {
+    prefopt_context *context;
+    _Atomic int64_t references;
+    int64_t vocab;
+    uint8_t allowed[]; /* [vocab, vocab]: 1 where the column's token may follow the row's */
+} pf_transitions;
+
+/* allowed [vocab, vocab] is copied. ARGUMENT (names an entry that is not 0 or 1, or a row without
+ * 1), MEMORY. */
+int32_t pf_transitions_create(pf_transitions **out, prefopt_context *context, int64_t vocab,
+                              const uint8_t *allowed);
+pf_transitions *pf_transitions_retain(pf_transitions *transitions); /* NULL is fine */
+void pf_transitions_release(pf_transitions *transitions);           /* NULL is fine */
+
 /* ---- rotary angles (turns.c) */
 
 typedef struct {

@@ -14,11 +14,14 @@ static int32_t head_forward(const pf_transformer *model, pf_workspace *w, bool k
     const pf_shape *shape = model->shape;
     const float *output = model->weights->value + shape->output;
     int64_t n = w->rows.n_targets, width = shape->config.width, vocab = shape->config.vocab;
+    pf_logit_mask mask = {.before = w->rows.before_token};
+    if (model->transitions != NULL)
+        mask.allowed = model->transitions->allowed;
     if (keep)
         return pf_kept_logits_forward(&w->logits, n, width, vocab, w->a.hidden, output,
-                                      w->rows.target_token, w->target_logp);
-    return prefopt_linear_logprobs(model->context, n, width, vocab, w->a.hidden, output,
-                                   w->rows.target_token, w->target_logp);
+                                      w->rows.target_token, &mask, w->target_logp);
+    return pf_linear_logprobs(model->context, n, width, vocab, w->a.hidden, output,
+                              w->rows.target_token, &mask, w->target_logp);
 }
 
 /* The part's results into the caller's arrays. */
@@ -81,9 +84,15 @@ static int32_t transformer_logprobs(void *payload, const prefopt_sequences *in,
 static int32_t part_backward(pf_transformer *model, pf_workspace *w,
                              const double *grad_sequence_logp)
 {
-    for (int64_t s = 0; s < w->rows.n_segments; s++)
-        for (int64_t t = w->rows.first_target[s]; t < w->rows.first_target[s + 1]; t++)
-            w->target_grad[t] = grad_sequence_logp[w->rows.segments[s].sequence];
+    for (int64_t s = 0; s < w->rows.n_segments; s++) {
+        int64_t first = w->rows.first_target[s], end = w->rows.first_target[s + 1];
+        double grad = grad_sequence_logp[w->rows.segments[s].sequence];
+        /* A sequence of probability 0 stays one, whatever the parameters. */
+        for (int64_t t = first; t < end; t++)
+            grad = w->target_logp[t] > -INFINITY ? grad : 0;
+        for (int64_t t = first; t < end; t++)
+            w->target_grad[t] = grad;
+    }
     pf_kept_logits_backward(&w->logits, w->target_grad, w->a.dhidden,
                             model->grad + model->shape->output);
     return pf_transformer_backward(model, w);
@@ -131,7 +140,8 @@ static int32_t transformer_next_logprobs(void *payload, const prefopt_sequences 
                                          double *next_logp)
 {
     const pf_transformer *model = payload;
-    return pf_decoder_next_logprobs(model->shape, model->weights->value, in, next_logp);
+    return pf_decoder_next_logprobs(model->shape, model->weights->value, model->transitions, in,
+                                    next_logp);
 }
 
 /* ---------------------------------------------------------------- the handle */
@@ -169,7 +179,7 @@ static const prefopt_policy_callbacks callbacks = {
 static int32_t transformer_decoder(void *payload, float scale, pf_decoder **out)
 {
     const pf_transformer *model = payload;
-    return pf_decoder_create(out, model->shape, model->weights->value, scale);
+    return pf_decoder_create(out, model->shape, model->weights->value, scale, model->transitions);
 }
 
 static const pf_policy_extras extras = {.keeps = transformer_keeps, .decoder = transformer_decoder};
@@ -276,4 +286,17 @@ int32_t prefopt_policy_set_recompute(prefopt_policy *policy, int32_t recompute)
     const pf_transformer *model = NULL;
     PF_TRY(pf_policy_transformer_of(policy, &model));
     return pf_transformer_set_recompute(policy->payload, recompute);
+}
+
+int32_t prefopt_policy_set_transitions(prefopt_policy *policy, const uint8_t *allowed)
+{
+    const pf_transformer *model = NULL;
+    PF_TRY(pf_policy_transformer_of(policy, &model));
+    pf_transitions *transitions = NULL;
+    if (allowed != NULL)
+        PF_TRY(pf_transitions_create(&transitions, model->context, model->shape->config.vocab,
+                                     allowed));
+    pf_transformer_set_transitions(policy->payload, transitions);
+    pf_transitions_release(transitions);
+    return PREFOPT_OK;
 }

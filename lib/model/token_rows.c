@@ -108,7 +108,7 @@ static void *cut(char **at, int64_t n, size_t size)
 static int32_t reserve(pf_token_rows *rows, prefopt_context *context, int64_t n_sequences)
 {
     size_t a_row = sizeof *rows->token + sizeof *rows->position;
-    size_t a_target = sizeof *rows->target_row + sizeof *rows->target_token;
+    size_t a_target = sizeof *rows->target_row + 2 * sizeof *rows->target_token;
     size_t a_sequence = sizeof *rows->groups + sizeof *rows->segments + sizeof *rows->first_target;
     int64_t bytes = rows->n_rows * (int64_t)a_row + rows->n_targets * (int64_t)a_target +
                     (n_sequences + 1) * (int64_t)a_sequence + 64;
@@ -128,6 +128,7 @@ static int32_t reserve(pf_token_rows *rows, prefopt_context *context, int64_t n_
     rows->first_target = cut(&at, n_sequences + 1, sizeof *rows->first_target);
     rows->token = cut(&at, rows->n_rows, sizeof *rows->token);
     rows->target_token = cut(&at, rows->n_targets, sizeof *rows->target_token);
+    rows->before_token = cut(&at, rows->n_targets, sizeof *rows->before_token);
     return PREFOPT_OK;
 }
 
@@ -149,12 +150,14 @@ static void add_targets(pf_token_rows *rows, const pf_prompts *prompts, int64_t 
     if (prompts->head == PF_HEAD_SCORE) {
         rows->target_row[*n] =
             segment->n > 0 ? segment->first + segment->n - 1 : group->first + group->n - 1;
+        rows->before_token[*n] = rows->token[rows->target_row[*n]];
         rows->target_token[(*n)++] = -1;
         return;
     }
     const int32_t *completion = pf_sequence_tokens(prompts->in, i) + prompts->in->prompt_len[i];
     for (int64_t k = 0; k < completion_len(prompts->in, i); k++) {
         rows->target_row[*n] = k == 0 ? group->first + group->n - 1 : segment->first + k - 1;
+        rows->before_token[*n] = rows->token[rows->target_row[*n]];
         rows->target_token[(*n)++] = completion[k];
     }
 }

@@ -53,6 +53,7 @@ int32_t pf_transformer_clone(const pf_transformer *model, pf_transformer **out)
 {
     PF_TRY(pf_transformer_create(out, model->shape, model->weights));
     (*out)->recompute = model->recompute;
+    (*out)->transitions = pf_transitions_retain(model->transitions);
     return PREFOPT_OK;
 }
 
@@ -75,6 +76,7 @@ void pf_transformer_destroy(pf_transformer *model)
     prefopt_context *context = model->context;
     workspace_destroy(context, atomic_load(&model->workspace));
     weights_release(context, model->weights);
+    pf_transitions_release(model->transitions);
     pf_free(context, model->grad);
     pf_shape_release(model->shape);
     pf_free(context, model);
@@ -175,6 +177,14 @@ int32_t pf_transformer_set_recompute(pf_transformer *model, int32_t recompute)
     model->recompute = recompute;
     forget(model);
     return PREFOPT_OK;
+}
+
+void pf_transformer_set_transitions(pf_transformer *model, pf_transitions *transitions)
+{
+    pf_transitions *before = model->transitions;
+    model->transitions = pf_transitions_retain(transitions);
+    pf_transitions_release(before);
+    forget(model);
 }
 
 /* ---------------------------------------------------------------- workspaces */

@@ -102,9 +102,11 @@ static inline void double_hidden(const pf_shape *s, const double *theta, const i
     free(p), free(f), free(b), free(a), free(qkv), free(h);
 }
 
-/* log pi of each token of the completion (token_logp: n - prompt_len, or NULL), and their sum. */
-static inline double double_logp(const pf_shape *s, const double *theta, const int32_t *tokens,
-                                 int64_t n, int64_t prompt_len, double *token_logp)
+/* log pi of each token of the completion (token_logp: n - prompt_len, or NULL), and their sum.
+ * allowed [vocab, vocab]: which token may follow the row's; NULL: every one. */
+static inline double double_logp_allowed(const pf_shape *s, const double *theta,
+                                         const int32_t *tokens, int64_t n, int64_t prompt_len,
+                                         const uint8_t *allowed, double *token_logp)
 {
     int64_t d = s->config.width, vocab = s->config.vocab;
     double *hidden = malloc((size_t)(n * d + 1) * 8), *z = malloc((size_t)vocab * 8), sum = 0;
@@ -112,6 +114,9 @@ static inline double double_logp(const pf_shape *s, const double *theta, const i
     for (int64_t t = prompt_len; t < n; t++) {
         double most = -INFINITY, total = 0;
         double_linear(vocab, d, theta + s->output, NULL, hidden + (t - 1) * d, z);
+        for (int64_t v = 0; allowed != NULL && v < vocab; v++)
+            if (!allowed[tokens[t - 1] * vocab + v])
+                z[v] = -INFINITY;
         for (int64_t v = 0; v < vocab; v++)
             most = fmax(most, z[v]);
         for (int64_t v = 0; v < vocab; v++)
@@ -123,6 +128,12 @@ static inline double double_logp(const pf_shape *s, const double *theta, const i
     }
     free(z), free(hidden);
     return sum;
+}
+
+static inline double double_logp(const pf_shape *s, const double *theta, const int32_t *tokens,
+                                 int64_t n, int64_t prompt_len, double *token_logp)
+{
+    return double_logp_allowed(s, theta, tokens, n, prompt_len, NULL, token_logp);
 }
 
 #endif

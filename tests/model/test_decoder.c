@@ -61,7 +61,7 @@ static world make_world(prefopt_context *context, const prefopt_transformer_conf
     world w = {.context = context};
     OK(pf_shape_create(&w.shape, context, config, PF_HEAD_LOGITS));
     w.value = random_weights(w.shape, 5);
-    OK(pf_decoder_create(&w.decoder, w.shape, w.value, scale));
+    OK(pf_decoder_create(&w.decoder, w.shape, w.value, scale, NULL));
     return w;
 }
 
@@ -334,7 +334,7 @@ START_TEST(next_logprobs_of_sequences)
         list l = prompts_of(&w, 4, length, paths);
         double *got = malloc((size_t)(4 * c.vocab) * sizeof *got);
         double *logits = malloc((size_t)c.vocab * sizeof *logits);
-        OK(pf_decoder_next_logprobs(w.shape, w.value, &l.view, got));
+        OK(pf_decoder_next_logprobs(w.shape, w.value, NULL, &l.view, got));
         for (int64_t i = 0; i < 4; i++) {
             plain_logits(w.shape, w.value, paths[i].tokens, paths[i].n, logits);
             double total = 0;
@@ -344,7 +344,7 @@ START_TEST(next_logprobs_of_sequences)
                 CLOSE(got[i * c.vocab + v], logits[v] - log(total), 1e-5);
         }
         prefopt_sequences none = {.struct_size = sizeof none};
-        OK(pf_decoder_next_logprobs(w.shape, w.value, &none, NULL));
+        OK(pf_decoder_next_logprobs(w.shape, w.value, NULL, &none, NULL));
         free(logits);
         free(got);
         list_free(&l);
@@ -364,18 +364,18 @@ START_TEST(refuses)
     list_add(&l, tokens, 2, NULL, 0);
     list_add(&l, tokens, 0, NULL, 0);
     FAILS(PREFOPT_ERR_ARGUMENT, "sequence 1 is empty, expected at least one token",
-          pf_decoder_next_logprobs(w.shape, w.value, &l.view, next));
+          pf_decoder_next_logprobs(w.shape, w.value, NULL, &l.view, next));
     list_free(&l);
     l = list_new();
     list_add(&l, tokens, 91, NULL, 0);
     FAILS(PREFOPT_ERR_ARGUMENT, "sequence 0 has 91 tokens, expected at most max_positions = 90",
-          pf_decoder_next_logprobs(w.shape, w.value, &l.view, next));
+          pf_decoder_next_logprobs(w.shape, w.value, NULL, &l.view, next));
     list_free(&l);
     l = list_new();
     tokens[1] = 37;
     list_add(&l, tokens, 2, NULL, 0);
     FAILS(PREFOPT_ERR_ARGUMENT, "token 1 is 37",
-          pf_decoder_next_logprobs(w.shape, w.value, &l.view, next));
+          pf_decoder_next_logprobs(w.shape, w.value, NULL, &l.view, next));
     list_free(&l);
     /* A weight that is not finite. */
     l = list_new();
@@ -384,7 +384,7 @@ START_TEST(refuses)
     list_add(&l, tokens, 2, NULL, 0);
     w.value[w.shape->embedding + 3 * c.width] = NAN;
     FAILS(PREFOPT_ERR_NUMERIC, "sequence 1: the transformer's logits are not finite",
-          pf_decoder_next_logprobs(w.shape, w.value, &l.view, next));
+          pf_decoder_next_logprobs(w.shape, w.value, NULL, &l.view, next));
     list_free(&l);
     free(next);
     end_world(&w);
@@ -415,7 +415,7 @@ START_TEST(memory_may_end)
         allocator.calls = 0;
         allocator.fail_at = failures + 1;
         pf_decoder *decoder = NULL;
-        int32_t status = pf_decoder_create(&decoder, w.shape, w.value, 0.5f);
+        int32_t status = pf_decoder_create(&decoder, w.shape, w.value, 0.5f, NULL);
         if (status == PREFOPT_OK)
             status = pf_decoder_prompts(decoder, &l.view);
         for (int64_t t = 0; t < 40 && status == PREFOPT_OK; t++)

@@ -84,6 +84,21 @@ class LanguageModel(unittest.TestCase):
             grads.append(self.policy.parameters()[1].copy())
         np.testing.assert_array_equal(*grads)
 
+    def test_transitions(self):
+        vocab = SHAPE["vocab"]
+        allowed = np.zeros((vocab, vocab), bool)
+        allowed[np.arange(vocab), (np.arange(vocab) + 1) % vocab] = True
+        open_logp = self.policy.logprobs(self.view)
+        self.policy.set_transitions(allowed)
+        only = prefopt.Sequences.of([([3, 1], [2, 3, 4]), ([3, 1], [2, 4])])
+        np.testing.assert_array_equal(self.policy.logprobs(only), [0, -np.inf])
+        self.policy.set_transitions(None)
+        np.testing.assert_array_equal(self.policy.logprobs(self.view), open_logp)
+        with self.assertRaisesRegex(ValueError, "shape"):
+            self.policy.set_transitions(allowed[:3])
+        with self.assertRaisesRegex(prefopt.ArgumentError, "no token may follow token 0"):
+            self.policy.set_transitions(allowed & False)
+
     def test_arrays_keep_the_model(self):
         alive, tensors = weakref.ref(self.policy), self.policy.tensors()
         self.policy = None
