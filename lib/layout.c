@@ -386,6 +386,14 @@ static const entry entries[] = {
     FIELD(prefopt_progress, chosen_logp)
     FIELD(prefopt_progress, rejected_logp)
     FIELD(prefopt_progress, tokens)
+    FIELD(prefopt_progress, eval_loss)
+    FIELD(prefopt_progress, eval_accuracy)
+    FIELD(prefopt_progress, eval_margin)
+    FIELD(prefopt_progress, best_eval_loss)
+    FIELD(prefopt_progress, eval_step)
+    FIELD(prefopt_progress, best_step)
+    FIELD(prefopt_progress, stopped_early)
+    FIELD(prefopt_progress, reserved2)
     STRUCT(prefopt_train_options)
     FIELD(prefopt_train_options, struct_size)
     FIELD(prefopt_train_options, optimiser)
@@ -410,6 +418,12 @@ static const entry entries[] = {
     FIELD(prefopt_train_options, progress)
     FIELD(prefopt_train_options, progress_payload)
     FIELD(prefopt_train_options, progress_every)
+    STRUCT(prefopt_evaluation_options)
+    FIELD(prefopt_evaluation_options, struct_size)
+    FIELD(prefopt_evaluation_options, keep_best)
+    FIELD(prefopt_evaluation_options, every)
+    FIELD(prefopt_evaluation_options, patience)
+    FIELD(prefopt_evaluation_options, min_delta)
 
     /* end of train */
 

@@ -105,12 +105,14 @@ prefopt_strengths_summary: u32 struct_size, i32 tie_model, i64 n_items, i64 iter
 prefopt_progress: u32 struct_size, u32 reserved, i64 step, i64 n_steps, f64 loss, f64 accuracy,
     f64 margin, f64 kl, f64 reward, f64 grad_norm, f64 learning_rate, f64 steps_per_second, f64
     seconds_left, f64 chosen_score, f64 rejected_score, f64 chosen_logp, f64 rejected_logp, i64
-    tokens
+    tokens, f64 eval_loss, f64 eval_accuracy, f64 eval_margin, f64 best_eval_loss, i64 eval_step,
+    i64 best_step, i32 stopped_early, u32 reserved2
 prefopt_train_options: u32 struct_size, i32 optimiser, i32 schedule, i32 reserved, f64
     learning_rate, f64 final_fraction, i64 warmup_steps, i64 schedule_steps, f64 beta1, f64
     beta2, f64 epsilon, f64 momentum, f64 weight_decay, f64 clip_norm, i64 batch, u64 seed, f64
     ridge, f64 score_ridge, f64 tolerance, i64 max_iterations, ptr progress, ptr
     progress_payload, i64 progress_every
+prefopt_evaluation_options: u32 struct_size, i32 keep_best, i64 every, i64 patience, f64 min_delta
 prefopt_coverage: u32 struct_size, u32 reserved, i64 n_prompts, i64 n_completions, i64
     n_uncovered, f64 uncovered_ref_mass, f64 uncovered_policy_mass, f64
     uncovered_soft_optimal_mass, f64 max_ratio, f64 chi_square, f64 worst_policy_mass, i32
@@ -268,6 +270,9 @@ i32 prefopt_trainer_create_online_dpo ptr ptr ptr ptr ptr ptr ptr ptr ptr
 void prefopt_trainer_destroy ptr
 i32 prefopt_trainer_run ptr i64 ptr
 i32 prefopt_trainer_step ptr ptr
+i32 prefopt_evaluation_options_init ptr u32
+i32 prefopt_trainer_set_evaluation ptr ptr ptr ptr
+i32 prefopt_trainer_restore_best ptr
 i32 prefopt_trainer_fit ptr ptr
 i32 prefopt_trainer_loss ptr ptr
 i32 prefopt_trainer_log_tie ptr ptr
@@ -1505,6 +1510,16 @@ class Trainer(_Handle):
         out = ctypes.c_int64()
         check(lib.prefopt_trainer_step(self.handle, ctypes.addressof(out)))
         return out.value
+
+    def set_evaluation(self, held_out, reference=None, **options):
+        """Held-out data for run to evaluate; options as in prefopt_evaluation_options."""
+        check(lib.prefopt_trainer_set_evaluation(
+            self.handle, held_out.handle, None if reference is None else reference.handle,
+            _ref(_options("prefopt_evaluation_options", options))))
+
+    def restore_best(self):
+        """Gives the model the parameters of the least held-out loss."""
+        check(lib.prefopt_trainer_restore_best(self.handle))
 
     def fit(self):
         """Goes to the optimum; the last progress, with .stopped."""

@@ -64,6 +64,12 @@ typedef struct prefopt_progress {
                                             of those sequences, nats */
     int64_t tokens; /* of the distinct sequences of that batch, prompts included; sampled
                        objectives: of all samples */
+    double eval_loss, eval_accuracy, eval_margin; /* of the last evaluation of held-out data */
+    double best_eval_loss;                        /* the least so far */
+    int64_t eval_step, best_step; /* steps taken before those, since the trainer was made; -1: none
+                                     yet */
+    int32_t stopped_early;        /* 1: patience is out; that is why run stops */
+    uint32_t reserved2;
 } prefopt_progress;
 
 /* Called on the thread that called run or fit. Return 0 to go on, anything else to stop: the call
@@ -179,16 +185,60 @@ PREFOPT_API int32_t prefopt_trainer_create_online_dpo(
 PREFOPT_API void prefopt_trainer_destroy(prefopt_trainer *trainer);
 
 /* Takes n_steps optimiser steps (>= 0). last: the progress after the last of them, or NULL.
- * PREFOPT_STOPPED when the callback asked to; last is then written too.
+ * PREFOPT_STOPPED when the callback asked to or patience is out (prefopt_trainer_set_evaluation);
+ * last is then written too.
  * Errors: ARGUMENT (also a sequence that the model does not know: its row is named), NUMERIC (loss
  * or gradient is not finite, or a parameter would not be after the step: step and row are named,
- * parameters and the optimiser's state are those before the step), CALLBACK, MEMORY, VERSION.
+ * parameters and the optimiser's state are those before the step; or a held-out row's loss is not:
+ * the step before is taken then), CALLBACK, MEMORY, VERSION.
  * Since 0.1. */
 PREFOPT_API int32_t prefopt_trainer_run(prefopt_trainer *trainer, int64_t n_steps,
                                         prefopt_progress *last);
 
 /* Steps taken since the trainer was made, over all runs. Errors: ARGUMENT. Since 0.1. */
 PREFOPT_API int32_t prefopt_trainer_step(const prefopt_trainer *trainer, int64_t *step);
+
+/* Evaluation while training goes on. */
+typedef struct prefopt_evaluation_options {
+    uint32_t struct_size;
+    int32_t keep_best; /* 1 (default): a copy of the parameters is kept at the least loss so far */
+    int64_t every;     /* steps; >= 1; default 100 */
+    int64_t patience;  /* run stops when that many evaluations in turn did not bring the loss more
+                          than min_delta below the last that did; default 0: never */
+    double min_delta;  /* >= 0, nats; default 0 */
+} prefopt_evaluation_options;
+
+/* Fills options with the defaults. Errors: ARGUMENT (NULL), VERSION. Thread-safe. Since 0.1. */
+PREFOPT_API int32_t prefopt_evaluation_options_init(prefopt_evaluation_options *options,
+                                                    uint32_t struct_size);
+
+/* From now on run evaluates held_out: the loss of the objective over all its rows by weight,
+ * without ridges (with a tie parameter as it stands), and accuracy and margin as in training. It is
+ * done before the first step, after each whose number since the trainer was made is a multiple of
+ * options->every, and by a run of 0 steps wherever the trainer stands; the progress callback is
+ * called then too (before the first step: with step 0). What is found depends on the parameters
+ * alone. Patience counts all but those that a run of 0 steps asked for, so that training stops at
+ * the same step however runs are cut. When it is out, run returns PREFOPT_STOPPED with
+ * stopped_early = 1, and does so at once in further runs; set the evaluation anew to go on.
+ *
+ * held_out: rows of the kind that the trainer learns from, online DPO: PAIR rows; copied.
+ * reference: as at create (it need not be the same); its log-probabilities are computed once, here;
+ * it is not kept; NULL where there was none. options may be NULL. A second call takes the place of
+ * the first, best parameters included. Each distinct sequence is scored once an evaluation, by
+ * models with a byte budget within it.
+ *
+ * Errors: ARGUMENT (NULL, options, a row of another kind, which is named), UNSUPPORTED (policy
+ * gradient, soft RL), NUMERIC (the reference), MEMORY, CALLBACK, VERSION. Then the evaluation is as
+ * before. Since 0.1. */
+PREFOPT_API int32_t prefopt_trainer_set_evaluation(prefopt_trainer *trainer,
+                                                   const prefopt_dataset *held_out,
+                                                   const prefopt_reference *reference,
+                                                   const prefopt_evaluation_options *options);
+
+/* Writes the parameters of the least held-out loss back to the model, and the tie parameter. Steps
+ * taken and the optimiser's moments stay. Errors: ARGUMENT, STATE (no evaluation is set or none was
+ * made yet, keep_best is 0), CALLBACK. Since 0.1. */
+PREFOPT_API int32_t prefopt_trainer_restore_best(prefopt_trainer *trainer);
 
 /* Goes to the optimum of the whole data from the parameters as they are: norm of the gradient at
  * most options.tolerance, then one Newton step more, which ends at rounding where there is

@@ -3,7 +3,7 @@
 #include <math.h>
 #include <time.h>
 
-#include "train/pf_train.h"
+#include "train/pf_evaluation.h"
 
 static double now(void)
 {
@@ -48,6 +48,71 @@ int32_t prefopt_trainer_step(const prefopt_trainer *trainer, int64_t *step)
     return PREFOPT_OK;
 }
 
+/* One call of run. */
+typedef struct {
+    prefopt_trainer *trainer;
+    int64_t n_steps, done;
+    double start;
+    prefopt_progress stats; /* of the last step that was taken */
+} run_state;
+
+/* Puts objective and step before an error's text. */
+static int32_t failed(const run_state *run, int32_t status, bool after_step)
+{
+    const prefopt_trainer *trainer = run->trainer;
+    if (status >= 0)
+        return status;
+    int64_t ahead = after_step ? 0 : 1;
+    return pf_fail_in(status, "%s: %sstep %lld of %lld (%lld since the trainer was made)",
+                      trainer->objective->name, after_step ? "after " : "",
+                      (long long)(run->done + ahead), (long long)run->n_steps,
+                      (long long)(trainer->step + ahead));
+}
+
+static void describe(run_state *run)
+{
+    prefopt_progress *stats = &run->stats;
+    double seconds = now() - run->start, done = (double)run->done;
+    stats->step = run->done;
+    stats->n_steps = run->n_steps;
+    if (run->done > 0) {
+        stats->steps_per_second = seconds > 0 ? done / seconds : NAN;
+        stats->seconds_left = seconds * (double)(run->n_steps - run->done) / done;
+    }
+    pf_evaluation_tell(run->trainer, stats);
+}
+
+/* Evaluates where that is due and calls the callback: STOPPED when that or patience says so. */
+static int32_t look(run_state *run)
+{
+    const prefopt_train_options *o = &run->trainer->options;
+    bool last = run->done == run->n_steps;
+    bool evaluates = pf_evaluation_due(run->trainer, run->n_steps == 0);
+    int32_t status = evaluates ? pf_evaluation_take(run->trainer) : PREFOPT_OK;
+    describe(run);
+    if (status != PREFOPT_OK)
+        return failed(run, status, true);
+    bool due = evaluates || (run->done > 0 && (run->done % o->progress_every == 0 || last));
+    if (o->progress != NULL && due && o->progress(o->progress_payload, &run->stats) != 0)
+        return PREFOPT_STOPPED;
+    return pf_evaluation_ended(run->trainer) ? PREFOPT_STOPPED : PREFOPT_OK;
+}
+
+static int32_t steps(run_state *run)
+{
+    int32_t status = look(run);
+    while (status == PREFOPT_OK && run->done < run->n_steps) {
+        status = take_step(run->trainer, &run->stats);
+        if (status != PREFOPT_OK) {
+            describe(run);
+            return failed(run, status, false); /* STOPPED: a callback of the model's */
+        }
+        run->done++;
+        status = look(run);
+    }
+    return status;
+}
+
 int32_t prefopt_trainer_run(prefopt_trainer *trainer, int64_t n_steps, prefopt_progress *last)
 {
     PF_REQUIRE(trainer);
@@ -56,33 +121,10 @@ int32_t prefopt_trainer_run(prefopt_trainer *trainer, int64_t n_steps, prefopt_p
                        (long long)n_steps);
     if (last != NULL)
         PF_TRY(pf_struct_check_out(last, sizeof *last, "prefopt_progress"));
-    const prefopt_train_options *o = &trainer->options;
-    double start = now();
-    prefopt_progress stats;
-    pf_progress_clear(&stats);
-    stats.n_steps = n_steps;
-    int32_t status = PREFOPT_OK;
-    for (int64_t s = 0; s < n_steps && status == PREFOPT_OK; s++) {
-        status = take_step(trainer, &stats);
-        if (status < 0)
-            return pf_fail_in(status, "%s: step %lld of %lld (%lld since the trainer was made)",
-                              trainer->objective->name, (long long)(s + 1), (long long)n_steps,
-                              (long long)(trainer->step + 1));
-        if (status != PREFOPT_OK) {
-            stats.step = s;
-            stats.n_steps = n_steps;
-            break; /* a callback of the model asked to stop: the step was not taken */
-        }
-        double seconds = now() - start;
-        stats.step = s + 1;
-        stats.n_steps = n_steps;
-        stats.steps_per_second = seconds > 0 ? (double)(s + 1) / seconds : NAN;
-        stats.seconds_left = seconds * (double)(n_steps - s - 1) / (double)(s + 1);
-        bool due = (s + 1) % o->progress_every == 0 || s + 1 == n_steps;
-        if (o->progress != NULL && due && o->progress(o->progress_payload, &stats) != 0)
-            status = PREFOPT_STOPPED;
-    }
-    if (last != NULL)
-        pf_struct_write(last, &stats, sizeof stats);
+    run_state run = {.trainer = trainer, .n_steps = n_steps, .start = now()};
+    pf_progress_clear(&run.stats);
+    int32_t status = steps(&run);
+    if (status >= 0 && last != NULL)
+        pf_struct_write(last, &run.stats, sizeof run.stats);
     return status;
 }

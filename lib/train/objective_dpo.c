@@ -98,9 +98,6 @@ static void destroy(prefopt_trainer *trainer)
     pf_ranking_batch_clear(&state->rankings);
 }
 
-static const pf_objective objective = {
-    .name = "dpo", .score_prior = true, .evaluate = evaluate, .exists = exists, .destroy = destroy};
-
 int32_t pf_dpo_check(const prefopt_dpo_options *dpo, const prefopt_reference *reference,
                      bool weighted, bool labelled, bool margined)
 {
@@ -165,7 +162,7 @@ static int32_t fill(prefopt_trainer *trainer, const prefopt_reference *reference
     prefopt_context *context = trainer->context;
     PF_TRY(pf_trainer_rows(trainer, data));
     const pf_rows *rows = trainer->rows;
-    PF_TRY(pf_rows_are_rankings(rows, objective.name, &state->ranks));
+    PF_TRY(pf_rows_are_rankings(rows, trainer->objective->name, &state->ranks));
     PF_TRY(pf_dpo_check(&state->dpo, reference, rows->weighted, rows->labelled, rows->margined));
     /* Room for all rows, not for a batch alone: loss and fit take them at once. */
     if (state->ranks) {
@@ -188,6 +185,29 @@ static int32_t fill(prefopt_trainer *trainer, const prefopt_reference *reference
         PF_TRY(prefopt_reference_logprobs(reference, pf_sequence_map_view(rows->map), state->ref));
     }
     return pf_trainer_ready(trainer);
+}
+
+static int32_t held_out(prefopt_trainer **out, const prefopt_trainer *trainer,
+                        const prefopt_reference *reference, const prefopt_dataset *data)
+{
+    const dpo_state *state = trainer->state;
+    return pf_dpo_held_out(out, trainer, &state->dpo, reference, data);
+}
+
+static const pf_objective objective = {.name = "dpo",
+                                       .score_prior = true,
+                                       .evaluate = evaluate,
+                                       .exists = exists,
+                                       .held_out = held_out,
+                                       .destroy = destroy};
+
+int32_t pf_dpo_held_out(prefopt_trainer **out, const prefopt_trainer *trainer,
+                        const prefopt_dpo_options *dpo, const prefopt_reference *reference,
+                        const prefopt_dataset *data)
+{
+    PF_TRY(pf_trainer_new_held_out(out, trainer, &objective, sizeof(dpo_state)));
+    ((dpo_state *)(*out)->state)->dpo = *dpo;
+    return fill(*out, reference, data);
 }
 
 int32_t prefopt_trainer_create_dpo(prefopt_trainer **out, prefopt_policy *policy,

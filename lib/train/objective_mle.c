@@ -76,7 +76,24 @@ static int32_t solve(prefopt_trainer *trainer, bool *solved)
     return pf_trainer_set_logprobs(trainer, logp);
 }
 
-static const pf_objective objective = {.name = "mle", .evaluate = evaluate, .solve = solve};
+static int32_t fill(prefopt_trainer *trainer, const prefopt_dataset *data)
+{
+    PF_TRY(pf_trainer_rows(trainer, data));
+    PF_TRY(pf_rows_require(trainer->rows, trainer->objective->name, PREFOPT_ROW_COMPLETIONS));
+    return pf_trainer_ready(trainer);
+}
+
+static int32_t held_out(prefopt_trainer **out, const prefopt_trainer *trainer,
+                        const prefopt_reference *reference, const prefopt_dataset *data)
+{
+    if (reference != NULL)
+        return pf_fail(PREFOPT_ERR_ARGUMENT, "reference is given, but mle has no use for one");
+    PF_TRY(pf_trainer_new_held_out(out, trainer, trainer->objective, 1));
+    return fill(*out, data);
+}
+
+static const pf_objective objective = {
+    .name = "mle", .evaluate = evaluate, .solve = solve, .held_out = held_out};
 
 int32_t prefopt_trainer_create_mle(prefopt_trainer **out, prefopt_policy *policy,
                                    const prefopt_dataset *data,
@@ -87,11 +104,7 @@ int32_t prefopt_trainer_create_mle(prefopt_trainer **out, prefopt_policy *policy
     PF_REQUIRE(data);
     prefopt_trainer *trainer;
     PF_TRY(pf_trainer_new(&trainer, &objective, 1, (pf_trained){.policy = policy}, options));
-    int32_t status = pf_trainer_rows(trainer, data);
-    if (status == PREFOPT_OK)
-        status = pf_rows_require(trainer->rows, objective.name, PREFOPT_ROW_COMPLETIONS);
-    if (status == PREFOPT_OK)
-        status = pf_trainer_ready(trainer);
+    int32_t status = fill(trainer, data);
     if (status != PREFOPT_OK) {
         prefopt_trainer_destroy(trainer);
         return status;

@@ -132,8 +132,19 @@ static void destroy(prefopt_trainer *trainer)
     pf_free(trainer->context, state->grad);
 }
 
-static const pf_objective objective = {
-    .name = "online_dpo", .sampled = true, .evaluate = evaluate, .destroy = destroy};
+/* Held-out pairs by the loss that the new pairs have. */
+static int32_t held_out(prefopt_trainer **out, const prefopt_trainer *trainer,
+                        const prefopt_reference *reference, const prefopt_dataset *data)
+{
+    const online_state *state = trainer->state;
+    return pf_dpo_held_out(out, trainer, &state->dpo, reference, data);
+}
+
+static const pf_objective objective = {.name = "online_dpo",
+                                       .sampled = true,
+                                       .evaluate = evaluate,
+                                       .held_out = held_out,
+                                       .destroy = destroy};
 
 static int32_t fill(prefopt_trainer *trainer, prefopt_reference *reference, prefopt_reward *reward,
                     const prefopt_dataset *prompts, const prefopt_sampler_options *sampler)

@@ -56,12 +56,6 @@ static void destroy(prefopt_trainer *trainer)
     pf_ranking_batch_clear(&state->rankings);
 }
 
-static const pf_objective objective = {.name = "reward",
-                                       .score_prior = true,
-                                       .evaluate = evaluate,
-                                       .exists = exists,
-                                       .destroy = destroy};
-
 /* Without a start of the caller's, Rao-Kupper's parameter starts away from 0, where ties have
  * probability 0 and an infinite loss. */
 static void start_tie(prefopt_trainer *trainer, const prefopt_bt_options *bt)
@@ -93,7 +87,7 @@ static int32_t fill(prefopt_trainer *trainer, const prefopt_dataset *data)
     reward_state *state = trainer->state;
     PF_TRY(pf_trainer_rows(trainer, data));
     const pf_rows *rows = trainer->rows;
-    PF_TRY(pf_rows_are_rankings(rows, objective.name, &state->ranks));
+    PF_TRY(pf_rows_are_rankings(rows, trainer->objective->name, &state->ranks));
     static const double number;
     prefopt_pair_scores none = {.struct_size = sizeof none,
                                 .chosen = &number,
@@ -118,6 +112,24 @@ static int32_t fill(prefopt_trainer *trainer, const prefopt_dataset *data)
     }
     return pf_trainer_ready(trainer);
 }
+
+static int32_t held_out(prefopt_trainer **out, const prefopt_trainer *trainer,
+                        const prefopt_reference *reference, const prefopt_dataset *data)
+{
+    const reward_state *state = trainer->state;
+    if (reference != NULL)
+        return pf_fail(PREFOPT_ERR_ARGUMENT, "reference is given, but reward has no use for one");
+    PF_TRY(pf_trainer_new_held_out(out, trainer, trainer->objective, sizeof *state));
+    ((reward_state *)(*out)->state)->bt = state->bt;
+    return fill(*out, data);
+}
+
+static const pf_objective objective = {.name = "reward",
+                                       .score_prior = true,
+                                       .evaluate = evaluate,
+                                       .exists = exists,
+                                       .held_out = held_out,
+                                       .destroy = destroy};
 
 int32_t prefopt_trainer_create_reward(prefopt_trainer **out, prefopt_reward *reward,
                                       const prefopt_dataset *data, const prefopt_bt_options *bt,

@@ -34,6 +34,10 @@ int32_t pf_sampled_room(prefopt_context *context, double **array, int64_t *capac
  * variant has no use for. */
 int32_t pf_dpo_check(const prefopt_dpo_options *dpo, const prefopt_reference *reference,
                      bool weighted, bool labelled, bool margined);
+/* A held-out trainer with that loss. On failure it may be there: the caller destroys it. */
+int32_t pf_dpo_held_out(prefopt_trainer **out, const prefopt_trainer *trainer,
+                        const prefopt_dpo_options *dpo, const prefopt_reference *reference,
+                        const prefopt_dataset *data);
 /* Pair arrays of what the variant takes. */
 int32_t pf_dpo_pairs(pf_pair_batch *pairs, prefopt_context *context, int64_t capacity,
                      int32_t variant);

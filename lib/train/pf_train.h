@@ -199,8 +199,15 @@ typedef struct pf_objective {
     int32_t (*exists)(prefopt_trainer *trainer);
     /* May be NULL. Where the optimum is known in closed form: writes it and sets *solved. */
     int32_t (*solve)(prefopt_trainer *trainer, bool *solved);
+    /* May be NULL. A trainer of held-out data with the same loss, by pf_trainer_new_held_out;
+     * reference as at create. The data are of the kind of the trainer's rows (pairs, where it has
+     * none). On failure *out may be there: the caller destroys it. */
+    int32_t (*held_out)(prefopt_trainer **out, const prefopt_trainer *trainer,
+                        const prefopt_reference *reference, const prefopt_dataset *data);
     void (*destroy)(prefopt_trainer *trainer); /* releases state's content */
 } pf_objective;
+
+struct pf_evaluation; /* pf_evaluation.h */
 
 struct prefopt_trainer {
     prefopt_context *context;
@@ -222,13 +229,19 @@ struct prefopt_trainer {
     double share;   /* of the batch's weight that the part at hand has: 1 when it is the batch */
     double counted; /* the weight that its accuracy and margin are means over */
     int64_t step;   /* taken since the trainer was made */
-    double *score, *grad_score; /* the largest batch's distinct sequences, or n_distinct */
+    struct pf_evaluation *evaluation; /* NULL: none */
+    bool only_evaluates;              /* held-out data: there is no optimiser */
+    double *score, *grad_score;       /* the largest batch's distinct sequences, or n_distinct */
 };
 
 /* A trainer with its rows (data may be NULL: see pf_trainer_rows), batches and options; state is
  * cleared memory of state_size. On failure the objective calls prefopt_trainer_destroy. */
 int32_t pf_trainer_new(prefopt_trainer **out, const pf_objective *objective, size_t state_size,
                        pf_trained model, const prefopt_train_options *options);
+/* The same for held-out data of `trainer`: only the rows' loss, no ridges, all rows at once; an
+ * objective's fill does the rest. */
+int32_t pf_trainer_new_held_out(prefopt_trainer **out, const prefopt_trainer *trainer,
+                                const pf_objective *objective, size_t state_size);
 /* Takes the rows of data, makes room for batches and scores. */
 int32_t pf_trainer_rows(prefopt_trainer *trainer, const prefopt_dataset *data);
 /* The same where rows are numbers of prompts alone. */
@@ -302,6 +315,7 @@ int32_t pf_rows_are_rankings(const pf_rows *rows, const char *objective, bool *r
 int32_t pf_trainer_set_logprobs(prefopt_trainer *trainer, const double *logp);
 /* Every row is of this kind, or ARGUMENT naming the first that is not. */
 int32_t pf_rows_require(const pf_rows *rows, const char *objective, int32_t kind);
+int32_t pf_kinds_require(const int32_t *kinds, int64_t n, const char *objective, int32_t kind);
 
 /* The prior on scores (score_prior.c): adds 1/2 strength * sum over the prompts' distinct sequences
  * of (scale * (score - ref) - mean)^2 to *loss, its gradient to grad_score. ref: NULL, or

@@ -2,7 +2,7 @@
 #include <math.h>
 
 #include "model/pf_reward.h"
-#include "train/pf_train.h"
+#include "train/pf_evaluation.h"
 
 int32_t pf_trainer_new(prefopt_trainer **out, const pf_objective *objective, size_t state_size,
                        pf_trained model, const prefopt_train_options *options)
@@ -46,6 +46,16 @@ int32_t pf_trainer_new(prefopt_trainer **out, const pf_objective *objective, siz
     return PREFOPT_OK;
 }
 
+int32_t pf_trainer_new_held_out(prefopt_trainer **out, const prefopt_trainer *trainer,
+                                const pf_objective *objective, size_t state_size)
+{
+    prefopt_trainer *held_out;
+    PF_TRY(pf_trainer_new(&held_out, objective, state_size, trainer->model, NULL));
+    held_out->only_evaluates = true;
+    *out = held_out;
+    return PREFOPT_OK;
+}
+
 void prefopt_trainer_destroy(prefopt_trainer *trainer)
 {
     if (trainer == NULL)
@@ -54,6 +64,7 @@ void prefopt_trainer_destroy(prefopt_trainer *trainer)
     if (trainer->objective->destroy != NULL)
         trainer->objective->destroy(trainer);
     pf_free(context, trainer->state);
+    pf_evaluation_destroy(trainer->evaluation);
     pf_parts_clear(&trainer->parts);
     pf_batches_clear(&trainer->batches);
     pf_rows_destroy(trainer->rows);
@@ -88,6 +99,8 @@ int32_t pf_trainer_prompts(prefopt_trainer *trainer, int64_t n, double total_wei
 
 int32_t pf_trainer_ready(prefopt_trainer *trainer)
 {
+    if (trainer->only_evaluates)
+        return PREFOPT_OK;
     prefopt_parameters parameters = {.struct_size = sizeof parameters};
     int32_t status = pf_trained_parameters(&trainer->model, &parameters);
     if (status == PREFOPT_OK && !pf_trained_has_backward(&trainer->model))
@@ -213,7 +226,13 @@ void pf_progress_clear(prefopt_progress *progress)
                                    .chosen_score = none,
                                    .rejected_score = none,
                                    .chosen_logp = none,
-                                   .rejected_logp = none};
+                                   .rejected_logp = none,
+                                   .eval_loss = none,
+                                   .eval_accuracy = none,
+                                   .eval_margin = none,
+                                   .best_eval_loss = none,
+                                   .eval_step = -1,
+                                   .best_step = -1};
 }
 
 int32_t prefopt_trainer_loss(prefopt_trainer *trainer, double *loss)

@@ -155,14 +155,19 @@ const char *pf_rows_text(const pf_rows *rows, int64_t distinct, char text[PF_SEQ
     return text;
 }
 
-int32_t pf_rows_require(const pf_rows *rows, const char *objective, int32_t kind)
+int32_t pf_kinds_require(const int32_t *kinds, int64_t n, const char *objective, int32_t kind)
 {
     static const char *const names[] = {"PROMPT", "COMPLETIONS", "PAIR", "RANKING"};
-    for (int64_t i = 0; i < rows->n; i++)
-        if (rows->kind[i] != kind)
+    for (int64_t i = 0; i < n; i++)
+        if (kinds[i] != kind)
             return pf_fail(PREFOPT_ERR_ARGUMENT, "%s: row %lld is of kind %s, expected %s",
-                           objective, (long long)i, names[rows->kind[i]], names[kind]);
+                           objective, (long long)i, names[kinds[i]], names[kind]);
     return PREFOPT_OK;
+}
+
+int32_t pf_rows_require(const pf_rows *rows, const char *objective, int32_t kind)
+{
+    return pf_kinds_require(rows->kind, rows->n, objective, kind);
 }
 
 int32_t pf_rows_are_rankings(const pf_rows *rows, const char *objective, bool *rankings)

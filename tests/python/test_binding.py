@@ -230,6 +230,12 @@ class Handles(unittest.TestCase):
         trainer.run(3)
         self.assertEqual(len(seen), 3)
         self.assertAlmostEqual(seen[0], np.log(2))
+        trainer.set_evaluation(pairs, reference, every=2, patience=5)
+        watched = trainer.run(2)
+        self.assertEqual((trainer.step(), watched.eval_step, watched.best_step), (5, 4, 4))
+        self.assertEqual((watched.stopped, watched.stopped_early), (False, 0))
+        trainer.restore_best()
+        self.assertEqual(trainer.loss(), watched.best_eval_loss)
         trainer.fit()
         report = prefopt.report_objective(self.policy, reference, truth, self.prompts, 1.0)
         self.assertLess(report.regret, 1e-8)  # soft labels of every pair: DPO is at the soft optimum

@@ -1,0 +1,831 @@
+/* Evaluation of held-out data: its numbers against the loss calls, its times, patience, the best
+ * parameters. */
+#include <stdbool.h>
+
+#include "every_objective.h"
+
+static prefopt_dataset *some_rows(const prefopt_dataset *data)
+{
+    static const int64_t rows[] = {6, 1, 3, 4, 1};
+    prefopt_dataset *out;
+    OK(prefopt_dataset_select(&out, data, rows, 5));
+    return out;
+}
+
+static prefopt_dataset *plain_pairs(const world *w)
+{
+    prefopt_dataset *pairs;
+    OK(prefopt_dataset_create(&pairs, w->context));
+    for (int64_t i = 0; i < 5; i++)
+        add_pair(w, pairs, (i + 1) % w->n_prompts, i, 8 - i % 3, 1, 1, 0);
+    return pairs;
+}
+
+static prefopt_dataset *held_out_of(const setting *s, make_fn *make)
+{
+    if (make == make_dpo || make == make_prior)
+        return some_rows(s->margined); /* the trainer's own rows have none */
+    if (make == make_ranked_dpo || make == make_ranked_reward)
+        return some_rows(s->rankings);
+    if (make == make_mle)
+        return some_rows(s->completions);
+    if (make == make_reward)
+        return some_rows(s->ties);
+    return make == make_aot ? plain_pairs(&s->w) : random_pairs(&s->w, 77, 3);
+}
+
+/* ---- the numbers, from the loss calls */
+
+enum { MOST = 256 };
+
+typedef struct {
+    double loss, accuracy, margin;
+} numbers;
+
+/* scale * (score - ref) of pairs. */
+static void count_pairs(const prefopt_columns *c, const double *score, double scale, numbers *out)
+{
+    double total = 0;
+    out->accuracy = out->margin = 0;
+    for (int64_t i = 0; i < c->n_rows; i++)
+        for (int64_t j = c->first[i]; j + 1 < c->first[i + 1]; j++) {
+            double d = scale * (score[j] - score[j + 1]);
+            total += c->weight[i];
+            out->accuracy += d > 0 ? c->weight[i] : 0;
+            out->margin += c->weight[i] * d;
+        }
+    out->accuracy /= total;
+    out->margin /= total;
+}
+
+static void split(const prefopt_sequences *in, const double *score, double *chosen,
+                  double *rejected, int64_t *len)
+{
+    for (int64_t i = 0; i < in->n; i++) {
+        *(i % 2 == 0 ? &chosen[i / 2] : &rejected[i / 2]) = score[i];
+        len[i % 2 * MOST + i / 2] = in->offsets[i + 1] - in->offsets[i] - in->prompt_len[i];
+    }
+}
+
+static numbers of_pairs(const prefopt_dpo_options *dpo, const prefopt_bt_options *bt,
+                        const prefopt_dataset *data, const double *score, const double *ref)
+{
+    double c[MOST], r[MOST], rc[MOST], rr[MOST], own[MOST];
+    int64_t len[2 * MOST];
+    prefopt_sequences in = sequences_of(data);
+    prefopt_columns columns = columns_of(data);
+    ck_assert_int_le(in.n, MOST);
+    if (ref != NULL)
+        split(&in, ref, rc, rr, len);
+    split(&in, score, c, r, len);
+    for (int64_t i = 0; i < in.n; i++)
+        own[i] = score[i] - (ref != NULL ? ref[i] : 0);
+    prefopt_pair_scores scores = {.struct_size = sizeof scores,
+                                  .n = columns.n_rows,
+                                  .chosen = c,
+                                  .rejected = r,
+                                  .ref_chosen = ref != NULL ? rc : NULL,
+                                  .ref_rejected = ref != NULL ? rr : NULL};
+    bool simpo = dpo != NULL && dpo->variant == PREFOPT_DPO_SIMPO;
+    if (dpo == NULL || dpo->variant != PREFOPT_DPO_AOT) {
+        scores.weight = columns.weight;
+        scores.label = columns.label;
+        scores.margin = simpo || dpo == NULL ? NULL : columns.margin;
+    }
+    scores.len_chosen = simpo ? len : NULL;
+    scores.len_rejected = simpo ? len + MOST : NULL;
+    prefopt_pair_loss loss = {.struct_size = sizeof loss};
+    if (dpo != NULL)
+        OK(prefopt_loss_dpo(dpo, &scores, &loss));
+    else
+        OK(prefopt_loss_bradley_terry(bt, &scores, &loss));
+    numbers out = {.loss = loss.mean};
+    count_pairs(&columns, own, dpo != NULL ? dpo->beta : 1, &out);
+    return out;
+}
+
+static numbers of_rankings(const prefopt_dataset *data, const double *score, const double *ref,
+                           double beta)
+{
+    prefopt_columns columns = columns_of(data);
+    double own[MOST];
+    prefopt_pl_options pl;
+    OK(prefopt_pl_options_init(&pl, sizeof pl));
+    pl.beta = beta;
+    prefopt_ranking_scores in = {.struct_size = sizeof in,
+                                 .n = columns.n_rows,
+                                 .offsets = columns.first,
+                                 .score = score,
+                                 .ref_logp = ref,
+                                 .weight = columns.weight};
+    prefopt_ranking_loss loss = {.struct_size = sizeof loss};
+    OK(prefopt_loss_plackett_luce(&pl, &in, &loss));
+    for (int64_t i = 0; i < columns.n_sequences; i++)
+        own[i] = score[i] - (ref != NULL ? ref[i] : 0);
+    numbers out = {.loss = loss.mean};
+    count_pairs(&columns, own, beta, &out);
+    return out;
+}
+
+static numbers of_completions(const prefopt_dataset *data, const double *logp)
+{
+    prefopt_columns c = columns_of(data);
+    numbers out = {.accuracy = NAN, .margin = NAN};
+    double total = 0;
+    for (int64_t i = 0; i < c.n_rows; i++) {
+        double sum = 0;
+        for (int64_t j = c.first[i]; j < c.first[i + 1]; j++)
+            sum += logp[j];
+        total += c.weight[i];
+        out.loss -= c.weight[i] * sum / (double)(c.first[i + 1] - c.first[i]);
+    }
+    out.loss /= total;
+    return out;
+}
+
+static numbers expected(const setting *s, make_fn *make, prefopt_policy *policy,
+                        const prefopt_trainer *trainer, const prefopt_dataset *held_out)
+{
+    double logp[MOST], ref[MOST], score[MOST];
+    prefopt_sequences in = sequences_of(held_out);
+    ck_assert_int_le(in.n, MOST);
+    OK(prefopt_policy_logprobs(policy, &in, logp, NULL));
+    OK(prefopt_reference_logprobs(s->reference, &in, ref));
+    prefopt_dpo_options dpo = dpo_of(make == make_simpo ? PREFOPT_DPO_SIMPO
+                                     : make == make_aot ? PREFOPT_DPO_AOT
+                                                        : PREFOPT_DPO_SIGMOID);
+    if (make == make_mle)
+        return of_completions(held_out, logp);
+    if (make == make_ranked_dpo)
+        return of_rankings(held_out, logp, ref, dpo.beta);
+    if (make == make_ranked_reward) {
+        prefopt_reward *local;
+        OK(prefopt_reward_create_local(&local, policy));
+        OK(prefopt_reward_scores(local, &in, score));
+        prefopt_reward_destroy(local);
+        return of_rankings(held_out, score, NULL, 1);
+    }
+    if (make != make_reward)
+        return of_pairs(&dpo, NULL, held_out, logp, make == make_simpo ? NULL : ref);
+    prefopt_bt_options bt;
+    OK(prefopt_bt_options_init(&bt, sizeof bt));
+    bt.tie_model = PREFOPT_TIE_DAVIDSON;
+    bt.centre = 0.1;
+    OK(prefopt_trainer_log_tie(trainer, &bt.log_tie));
+    for (int64_t i = 0; i < in.n; i++)
+        score[i] = 0.5 * (logp[i] - ref[i]);
+    return of_pairs(NULL, &bt, held_out, score, NULL);
+}
+
+static const prefopt_reference *reference_of(const setting *s, make_fn *make)
+{
+    return make == make_mle || make == make_reward || make == make_ranked_reward ||
+                   make == make_simpo
+               ? NULL
+               : s->reference;
+}
+
+static prefopt_train_options quick(void)
+{
+    prefopt_train_options o = train_defaults();
+    o.optimiser = PREFOPT_SGD;
+    o.learning_rate = 0.5;
+    o.ridge = 0.1;
+    o.batch = 4;
+    return o;
+}
+
+static bool evaluates(make_fn *make)
+{
+    return make != make_soft_rl && make != make_policy_gradient;
+}
+
+START_TEST(numbers_are_those_of_the_losses)
+{
+    make_fn *make = objectives[_i].make;
+    prefopt_context *context = test_context(1);
+    setting s = setting_new(context);
+    prefopt_policy *policy = tabular_policy(&s.w);
+    randomise(policy, 8, 0.5);
+    prefopt_train_options o = quick();
+    prefopt_trainer *trainer;
+    OK(make(&trainer, &s, policy, &o));
+    prefopt_dataset *held_out = held_out_of(&s, make);
+    if (!evaluates(make)) {
+        FAILS(PREFOPT_ERR_UNSUPPORTED, "held-out",
+              prefopt_trainer_set_evaluation(trainer, held_out, NULL, NULL));
+    } else {
+        OK(prefopt_trainer_set_evaluation(trainer, held_out, reference_of(&s, make), NULL));
+        double losses[2];
+        for (int k = 0; k < 2; k++) {
+            prefopt_progress last = {.struct_size = sizeof last};
+            OK(prefopt_trainer_run(trainer, 0, &last));
+            numbers e = expected(&s, make, policy, trainer, held_out);
+            CLOSE(last.eval_loss, e.loss, 1e-12);
+            ck_assert_int_eq(last.eval_step, 5 * k);
+            ck_assert(isnan(e.accuracy) == isnan(last.eval_accuracy));
+            if (!isnan(e.accuracy)) {
+                CLOSE(last.eval_accuracy, e.accuracy, 1e-12);
+                CLOSE(last.eval_margin, e.margin, 1e-12);
+            }
+            losses[k] = last.eval_loss;
+            OK(prefopt_trainer_run(trainer, 5, &last));
+            ck_assert_double_eq(last.eval_loss, losses[k]); /* every is 100: not again */
+            ck_assert_int_eq(last.eval_step, 5 * k);
+        }
+        ck_assert_double_ne(losses[0], losses[1]);
+    }
+    prefopt_dataset_destroy(held_out);
+    prefopt_trainer_destroy(trainer);
+    prefopt_policy_destroy(policy);
+    setting_free(&s);
+    prefopt_context_destroy(context);
+}
+END_TEST
+
+/* ---- times; what training does not feel; the best */
+
+enum { STEPS = 24, EVERY = 5 };
+
+typedef struct {
+    prefopt_policy *policy;
+    int64_t calls, stop_at;
+    int64_t n; /* evaluations seen */
+    int64_t step[MOST];
+    double loss[MOST], *value[MOST]; /* and the parameters at each */
+    int64_t last;                    /* eval_step of the call before */
+    prefopt_progress progress;
+} record;
+
+static int32_t on_progress(void *payload, const prefopt_progress *progress)
+{
+    record *r = payload;
+    r->progress = *progress;
+    if (progress->eval_step != r->last) {
+        prefopt_parameters p = parameters_of(r->policy);
+        r->last = r->step[r->n] = progress->eval_step;
+        r->loss[r->n] = progress->eval_loss;
+        r->value[r->n] = calloc((size_t)p.n, sizeof **r->value);
+        memcpy(r->value[r->n++], p.value, (size_t)p.n * sizeof **r->value);
+    }
+    return ++r->calls == r->stop_at;
+}
+
+static void record_free(record *r)
+{
+    for (int64_t i = 0; i < r->n; i++)
+        free(r->value[i]);
+}
+
+/* A trainer that overshoots: its held-out loss goes up again. */
+static prefopt_trainer *wild(const setting *s, prefopt_policy *policy, record *r, int64_t every)
+{
+    prefopt_train_options o = train_defaults();
+    o.learning_rate = 0.5;
+    o.batch = 4;
+    o.seed = 3;
+    if (r != NULL) {
+        *r = (record){.policy = policy, .last = -1};
+        o.progress = on_progress;
+        o.progress_payload = r;
+        o.progress_every = every;
+    }
+    prefopt_trainer *trainer;
+    OK(prefopt_trainer_create_dpo(&trainer, policy, s->reference, s->pairs, NULL, &o));
+    return trainer;
+}
+
+static void evaluate_with(prefopt_trainer *trainer, const setting *s, int64_t every,
+                          int64_t patience, double min_delta)
+{
+    prefopt_evaluation_options e;
+    OK(prefopt_evaluation_options_init(&e, sizeof e));
+    e.every = every;
+    e.patience = patience;
+    e.min_delta = min_delta;
+    prefopt_dataset *held_out = some_rows(s->margined);
+    OK(prefopt_trainer_set_evaluation(trainer, held_out, s->reference, &e));
+    prefopt_dataset_destroy(held_out);
+}
+
+START_TEST(training_does_not_feel_it)
+{
+    prefopt_context *context = test_context(1);
+    setting s = setting_new(context);
+    prefopt_policy *a = tabular_policy(&s.w), *b = tabular_policy(&s.w);
+    record r;
+    prefopt_trainer *plain = wild(&s, a, NULL, 1), *watched = wild(&s, b, &r, 1000);
+    evaluate_with(watched, &s, EVERY, 0, 0);
+    prefopt_progress p = {.struct_size = sizeof p}, q = {.struct_size = sizeof q};
+    OK(prefopt_trainer_run(plain, STEPS, &p));
+    OK(prefopt_trainer_run(watched, STEPS, &q));
+    prefopt_parameters u = parameters_of(a), v = parameters_of(b);
+    ck_assert_mem_eq(u.value, v.value, (size_t)u.n * sizeof(double));
+    ck_assert_double_eq(p.loss, q.loss);
+    ck_assert(isnan(p.eval_loss) && p.eval_step == -1 && p.best_step == -1);
+    ck_assert_int_eq(r.n, 1 + STEPS / EVERY);
+    for (int64_t i = 0; i < r.n; i++)
+        ck_assert_int_eq(r.step[i], i * EVERY);
+    ck_assert_int_eq(r.calls, r.n + 1); /* evaluations, and the last step */
+    record_free(&r);
+    prefopt_trainer_destroy(plain);
+    prefopt_trainer_destroy(watched);
+    prefopt_policy_destroy(a);
+    prefopt_policy_destroy(b);
+    setting_free(&s);
+    prefopt_context_destroy(context);
+}
+END_TEST
+
+START_TEST(the_first_call_is_step_0)
+{
+    prefopt_context *context = test_context(1);
+    setting s = setting_new(context);
+    prefopt_policy *policy = tabular_policy(&s.w);
+    record r;
+    prefopt_trainer *trainer = wild(&s, policy, &r, 1);
+    evaluate_with(trainer, &s, EVERY, 0, 0);
+    r.stop_at = 1;
+    prefopt_progress last = {.struct_size = sizeof last};
+    ck_assert_int_eq(prefopt_trainer_run(trainer, STEPS, &last), PREFOPT_STOPPED);
+    ck_assert_int_eq(last.step, 0);
+    ck_assert_int_eq(last.n_steps, STEPS);
+    ck_assert_int_eq(last.eval_step, 0);
+    ck_assert_int_eq(last.best_step, 0);
+    ck_assert_int_eq(last.stopped_early, 0);
+    ck_assert_double_eq(last.best_eval_loss, last.eval_loss);
+    ck_assert(isnan(last.loss));
+    OK(prefopt_trainer_run(trainer, 2, &last)); /* not evaluated twice */
+    ck_assert_int_eq(r.calls, 3);
+    ck_assert_int_eq(r.n, 1);
+    record_free(&r);
+    prefopt_trainer_destroy(trainer);
+    prefopt_policy_destroy(policy);
+    setting_free(&s);
+    prefopt_context_destroy(context);
+}
+END_TEST
+
+START_TEST(best_parameters_come_back)
+{
+    prefopt_context *context = test_context(1);
+    setting s = setting_new(context);
+    prefopt_policy *policy = tabular_policy(&s.w);
+    record r;
+    prefopt_trainer *trainer = wild(&s, policy, &r, 1);
+    evaluate_with(trainer, &s, 2, 0, 0);
+    prefopt_progress last = {.struct_size = sizeof last};
+    OK(prefopt_trainer_run(trainer, STEPS, &last));
+    int64_t best = 0;
+    for (int64_t i = 1; i < r.n; i++)
+        best = r.loss[i] < r.loss[best] ? i : best;
+    ck_assert(best > 0 && best < r.n - 1); /* or there is nothing to see here */
+    ck_assert_int_eq(last.best_step, r.step[best]);
+    ck_assert_double_eq(last.best_eval_loss, r.loss[best]);
+    /* A snapshot shares the weights until they change. */
+    prefopt_reference *end;
+    OK(prefopt_reference_freeze(&end, policy));
+    OK(prefopt_trainer_restore_best(trainer));
+    prefopt_parameters p = parameters_of(policy);
+    ck_assert_mem_eq(p.value, r.value[best], (size_t)p.n * sizeof(double));
+    int64_t step, seen = r.n;
+    OK(prefopt_trainer_step(trainer, &step));
+    ck_assert_int_eq(step, STEPS);
+    OK(prefopt_trainer_run(trainer, 0, &last));
+    ck_assert_double_eq(last.eval_loss, r.loss[best]);
+    ck_assert_int_eq(r.n, seen);
+    /* Evaluated anew, they have that loss. */
+    evaluate_with(trainer, &s, 2, 0, 0);
+    OK(prefopt_trainer_run(trainer, 0, &last));
+    ck_assert_double_eq(last.eval_loss, r.loss[best]);
+    ck_assert_int_eq(last.best_step, STEPS);
+    record_free(&r);
+    prefopt_reference_destroy(end);
+    prefopt_trainer_destroy(trainer);
+    prefopt_policy_destroy(policy);
+    setting_free(&s);
+    prefopt_context_destroy(context);
+}
+END_TEST
+
+/* The tie parameter is a parameter. */
+START_TEST(best_tie_parameter_comes_back)
+{
+    prefopt_context *context = test_context(1);
+    setting s = setting_new(context);
+    prefopt_policy *policy = tabular_policy(&s.w);
+    prefopt_train_options o = quick();
+    o.learning_rate = 20;
+    o.ridge = 0;
+    prefopt_trainer *trainer;
+    OK(make_reward(&trainer, &s, policy, &o));
+    prefopt_dataset *held_out = some_rows(s.ties);
+    prefopt_evaluation_options e;
+    OK(prefopt_evaluation_options_init(&e, sizeof e));
+    e.every = 1;
+    OK(prefopt_trainer_set_evaluation(trainer, held_out, NULL, &e));
+    double best = INFINITY, tie = NAN, now;
+    prefopt_progress last = {.struct_size = sizeof last};
+    for (int i = 0; i < STEPS; i++) {
+        OK(prefopt_trainer_run(trainer, i > 0, &last));
+        OK(prefopt_trainer_log_tie(trainer, &now));
+        if (last.eval_loss < best) {
+            best = last.eval_loss;
+            tie = now;
+        }
+    }
+    ck_assert_double_ne(now, tie);
+    OK(prefopt_trainer_restore_best(trainer));
+    OK(prefopt_trainer_log_tie(trainer, &now));
+    ck_assert_double_eq(now, tie);
+    prefopt_dataset_destroy(held_out);
+    prefopt_trainer_destroy(trainer);
+    prefopt_policy_destroy(policy);
+    setting_free(&s);
+    prefopt_context_destroy(context);
+}
+END_TEST
+
+/* ---- patience, on losses that the test writes itself */
+
+/* A reward of one parameter whose two scores (tokens 1 and 2 after the prompt) give the pair the
+ * loss that stands next. */
+typedef struct {
+    const double *loss;
+    int64_t n_seen;
+    double value, grad;
+} script;
+
+static int32_t script_scores(void *payload, const prefopt_sequences *in, double *score)
+{
+    script *s = payload;
+    bool held_out = in->tokens[in->offsets[0]] == 8;
+    double loss = held_out ? s->loss[s->n_seen++] : 1;
+    for (int64_t i = 0; i < in->n; i++) /* -log sigma(d) = loss */
+        score[i] = in->tokens[in->offsets[i] + 1] == 1 ? -log(expm1(loss)) : 0;
+    return PREFOPT_OK;
+}
+
+static int32_t script_backward(void *payload, const prefopt_sequences *in, const double *grad)
+{
+    (void)in, (void)grad;
+    ((script *)payload)->grad += 1;
+    return PREFOPT_OK;
+}
+
+static int32_t script_parameters(void *payload, prefopt_parameters *out)
+{
+    script *s = payload;
+    *out = (prefopt_parameters){.struct_size = sizeof *out,
+                                .dtype = PREFOPT_F64,
+                                .n = 1,
+                                .value = &s->value,
+                                .grad = &s->grad};
+    return PREFOPT_OK;
+}
+
+static const prefopt_reward_callbacks script_callbacks = {.struct_size = sizeof script_callbacks,
+                                                          .scores = script_scores,
+                                                          .backward = script_backward,
+                                                          .parameters = script_parameters};
+
+static prefopt_dataset *one_pair(prefopt_context *context, int32_t prompt)
+{
+    int32_t chosen = 1, rejected = 2;
+    prefopt_dataset *pairs;
+    OK(prefopt_dataset_create(&pairs, context));
+    OK(prefopt_dataset_append_pair(pairs, &prompt, 1, &chosen, 1, &rejected, 1, 1, 1, 0));
+    return pairs;
+}
+
+typedef struct {
+    int64_t patience;
+    double min_delta;
+    int64_t stops_at, best; /* evaluations; stops_at -1: never */
+} patience_case;
+
+static const double losses[] = {1, 0.9, 0.95, 0.85, 0.86, 0.84, 0.83, 0.825, 0.9, 0.7, 0.71, 0.72};
+enum { N_LOSSES = sizeof losses / sizeof *losses };
+
+static void play(prefopt_context *context, const patience_case *c, int cut)
+{
+    script s = {.loss = losses};
+    prefopt_reward *reward;
+    prefopt_trainer *trainer;
+    prefopt_dataset *pairs = one_pair(context, 7), *held_out = one_pair(context, 8);
+    OK(prefopt_reward_create_custom(&reward, context, &script_callbacks, &s));
+    OK(prefopt_trainer_create_reward(&trainer, reward, pairs, NULL, NULL));
+    prefopt_evaluation_options e;
+    OK(prefopt_evaluation_options_init(&e, sizeof e));
+    e.every = 3;
+    e.patience = c->patience;
+    e.min_delta = c->min_delta;
+    OK(prefopt_trainer_set_evaluation(trainer, held_out, NULL, &e));
+    int64_t left = 3 * (N_LOSSES - 1), step;
+    int32_t status = PREFOPT_OK;
+    prefopt_progress last = {.struct_size = sizeof last};
+    while (status == PREFOPT_OK && left > 0) {
+        int64_t n = cut > 0 && cut < left ? cut : left;
+        status = prefopt_trainer_run(trainer, n, &last);
+        left -= n;
+    }
+    int64_t seen = c->stops_at < 0 ? N_LOSSES - 1 : c->stops_at;
+    OK(prefopt_trainer_step(trainer, &step));
+    ck_assert_int_eq(status, c->stops_at < 0 ? PREFOPT_OK : PREFOPT_STOPPED);
+    ck_assert_int_eq(last.stopped_early, c->stops_at >= 0);
+    ck_assert_int_eq(step, 3 * seen);
+    ck_assert_int_eq(last.eval_step, 3 * seen);
+    ck_assert_int_eq(s.n_seen, seen + 1);
+    ck_assert_int_eq(last.best_step, 3 * c->best);
+    CLOSE(last.eval_loss, losses[seen], 1e-12);
+    CLOSE(last.best_eval_loss, losses[c->best], 1e-12);
+    double value = s.value;
+    if (c->stops_at >= 0) { /* it stays stopped, and takes no step */
+        ck_assert_int_eq(prefopt_trainer_run(trainer, 5, &last), PREFOPT_STOPPED);
+        ck_assert_int_eq(last.stopped_early, 1);
+        ck_assert_int_eq(last.step, 0);
+        ck_assert_double_eq(s.value, value);
+        ck_assert_int_eq(s.n_seen, seen + 1);
+        s.n_seen = 0;
+        OK(prefopt_trainer_set_evaluation(trainer, held_out, NULL, &e));
+        OK(prefopt_trainer_run(trainer, 1, &last));
+        ck_assert_int_eq(last.stopped_early, 0);
+        ck_assert_int_eq(last.best_step, step);
+        ck_assert_double_ne(s.value, value);
+    }
+    prefopt_trainer_destroy(trainer);
+    prefopt_reward_destroy(reward);
+    prefopt_dataset_destroy(pairs);
+    prefopt_dataset_destroy(held_out);
+}
+
+START_TEST(patience_counts)
+{
+    /* 1 .9 .95 .85 .86 .84 .83 .825 .9 .7 .71 .72 */
+    static const patience_case cases[] = {
+        {.patience = 0, .stops_at = -1, .best = 9},
+        {.patience = 1, .stops_at = 2, .best = 1},
+        {.patience = 2, .stops_at = 11, .best = 9},
+        {.patience = 3, .stops_at = -1, .best = 9},
+        /* .85 is .05 below .9, which was .1 below 1; the three after it are not .03 below .85. */
+        {.patience = 3, .min_delta = 0.03, .stops_at = 6, .best = 6},
+        {.patience = 4, .min_delta = 0.024, .stops_at = -1, .best = 9},
+        {.patience = 1, .min_delta = 0.2, .stops_at = 1, .best = 1},
+        {.patience = 9, .min_delta = 0.31, .stops_at = 9, .best = 9},
+        {.patience = 9, .min_delta = 0.29, .stops_at = -1, .best = 9}};
+    prefopt_context *context = test_context(1);
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
+        for (int cut = 0; cut <= 4; cut++)
+            play(context, &cases[i], cut);
+    prefopt_context_destroy(context);
+}
+END_TEST
+
+/* A run of 0 steps evaluates where the trainer stands; patience does not count it, the best does.
+ */
+START_TEST(evaluations_on_demand)
+{
+    prefopt_context *context = test_context(1);
+    static const double told[] = {1, 0.5, 0.9, 0.8};
+    script s = {.loss = told};
+    prefopt_reward *reward;
+    prefopt_trainer *trainer;
+    prefopt_dataset *pairs = one_pair(context, 7), *held_out = one_pair(context, 8);
+    OK(prefopt_reward_create_custom(&reward, context, &script_callbacks, &s));
+    OK(prefopt_trainer_create_reward(&trainer, reward, pairs, NULL, NULL));
+    prefopt_evaluation_options e;
+    OK(prefopt_evaluation_options_init(&e, sizeof e));
+    e.every = 2;
+    e.patience = 1;
+    OK(prefopt_trainer_set_evaluation(trainer, held_out, NULL, &e));
+    prefopt_progress last = {.struct_size = sizeof last};
+    OK(prefopt_trainer_run(trainer, 1, &last));
+    ck_assert_int_eq(last.eval_step, 0);
+    OK(prefopt_trainer_run(trainer, 0, &last));
+    ck_assert_int_eq(last.eval_step, 1);
+    ck_assert_int_eq(last.best_step, 1);
+    OK(prefopt_trainer_run(trainer, 0, &last)); /* known already */
+    ck_assert_int_eq(s.n_seen, 2);
+    OK(prefopt_trainer_run(trainer, 3, &last)); /* .9 and .8 are below 1: patience goes on */
+    ck_assert_int_eq(last.eval_step, 4);
+    ck_assert_int_eq(last.best_step, 1);
+    CLOSE(last.best_eval_loss, 0.5, 1e-12);
+    prefopt_trainer_destroy(trainer);
+    prefopt_reward_destroy(reward);
+    prefopt_dataset_destroy(pairs);
+    prefopt_dataset_destroy(held_out);
+    prefopt_context_destroy(context);
+}
+END_TEST
+
+/* Another run's callback stops it: that is told apart. */
+START_TEST(a_callback_is_not_patience)
+{
+    prefopt_context *context = test_context(1);
+    setting s = setting_new(context);
+    prefopt_policy *policy = tabular_policy(&s.w);
+    record r;
+    prefopt_trainer *trainer = wild(&s, policy, &r, 1);
+    evaluate_with(trainer, &s, 2, 3, 0);
+    r.stop_at = 4;
+    prefopt_progress last = {.struct_size = sizeof last};
+    ck_assert_int_eq(prefopt_trainer_run(trainer, STEPS, &last), PREFOPT_STOPPED);
+    ck_assert_int_eq(last.stopped_early, 0);
+    ck_assert_int_eq(last.step, 3);
+    ck_assert_int_eq(prefopt_trainer_run(trainer, 1000, &last), PREFOPT_STOPPED);
+    ck_assert_int_eq(last.stopped_early, 1);
+    ck_assert_int_eq(r.progress.stopped_early, 1); /* the callback was told */
+    ck_assert_int_lt(last.step, 1000);
+    ck_assert_int_eq(last.best_step, last.eval_step - 6);
+    record_free(&r);
+    prefopt_trainer_destroy(trainer);
+    prefopt_policy_destroy(policy);
+    setting_free(&s);
+    prefopt_context_destroy(context);
+}
+END_TEST
+
+/* ---- what is refused */
+
+START_TEST(wrong_arguments)
+{
+    prefopt_context *context = test_context(1);
+    setting s = setting_new(context);
+    prefopt_train_options o = quick();
+    prefopt_trainer *dpo, *mle, *reward, *ranked, *simpo;
+    OK(make_dpo(&dpo, &s, s.w.policy, &o));
+    OK(make_mle(&mle, &s, s.w.policy, &o));
+    OK(make_reward(&reward, &s, s.w.policy, &o));
+    OK(make_ranked_dpo(&ranked, &s, s.w.policy, &o));
+    OK(make_simpo(&simpo, &s, s.w.policy, &o));
+    prefopt_dataset *mixed, *none;
+    static const int64_t first[] = {0, 1};
+    OK(prefopt_dataset_select(&mixed, s.pairs, first, 2));
+    prefopt_row row = {.struct_size = sizeof row};
+    OK(prefopt_dataset_row(s.completions, 0, &row));
+    OK(prefopt_dataset_append(mixed, &row));
+    OK(prefopt_dataset_create(&none, context));
+    const struct {
+        int32_t code;
+        const char *text;
+        prefopt_trainer *trainer;
+        const prefopt_dataset *data;
+        const prefopt_reference *reference;
+    } cases[] = {
+        {PREFOPT_ERR_ARGUMENT, "held_out: dpo: row 2 is of kind COMPLETIONS, expected PAIR", dpo,
+         mixed, s.reference},
+        {PREFOPT_ERR_ARGUMENT, "row 0 is of kind RANKING, expected PAIR", dpo, s.rankings,
+         s.reference},
+        {PREFOPT_ERR_ARGUMENT, "row 0 is of kind PAIR, expected RANKING", ranked, s.pairs,
+         s.reference},
+        {PREFOPT_ERR_ARGUMENT, "row 0 is of kind PAIR, expected COMPLETIONS", mle, s.pairs, NULL},
+        {PREFOPT_ERR_ARGUMENT, "row 0 is of kind COMPLETIONS, expected PAIR", reward, s.completions,
+         NULL},
+        {PREFOPT_ERR_ARGUMENT, "no rows", dpo, none, s.reference},
+        {PREFOPT_ERR_ARGUMENT, "reference is NULL", dpo, s.pairs, NULL},
+        {PREFOPT_ERR_ARGUMENT, "reference is given", simpo, s.pairs, s.reference},
+        {PREFOPT_ERR_ARGUMENT, "reference is given", mle, s.completions, s.reference},
+        {PREFOPT_ERR_ARGUMENT, "reference is given", reward, s.ties, s.reference},
+        {PREFOPT_ERR_ARGUMENT, "held_out is NULL", dpo, NULL, s.reference},
+        {PREFOPT_ERR_ARGUMENT, "trainer is NULL", NULL, s.pairs, s.reference}};
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
+        FAILS(cases[i].code, cases[i].text,
+              prefopt_trainer_set_evaluation(cases[i].trainer, cases[i].data, cases[i].reference,
+                                             NULL));
+    const struct {
+        const char *text;
+        int32_t keep_best;
+        int64_t every, patience;
+        double min_delta;
+    } options[] = {{"keep_best is 2", 2, 1, 1, 0},       {"every is 0", 1, 0, 1, 0},
+                   {"patience is -1", 1, 1, -1, 0},      {"min_delta is -1", 1, 1, 1, -1},
+                   {"min_delta is nan", 1, 1, 1, NAN},   {"min_delta is inf", 1, 1, 1, INFINITY},
+                   {"but patience is 0", 1, 1, 0, 0.001}};
+    for (size_t i = 0; i < sizeof options / sizeof *options; i++) {
+        prefopt_evaluation_options e = {.struct_size = sizeof e,
+                                        .keep_best = options[i].keep_best,
+                                        .every = options[i].every,
+                                        .patience = options[i].patience,
+                                        .min_delta = options[i].min_delta};
+        FAILS(PREFOPT_ERR_ARGUMENT, options[i].text,
+              prefopt_trainer_set_evaluation(dpo, s.pairs, s.reference, &e));
+    }
+    FAILS(PREFOPT_ERR_ARGUMENT, "trainer", prefopt_trainer_restore_best(NULL));
+    FAILS(PREFOPT_ERR_STATE, "no evaluation is set", prefopt_trainer_restore_best(dpo));
+    OK(prefopt_trainer_set_evaluation(dpo, s.pairs, s.reference, NULL));
+    FAILS(PREFOPT_ERR_STATE, "nothing has been evaluated", prefopt_trainer_restore_best(dpo));
+    prefopt_evaluation_options e;
+    OK(prefopt_evaluation_options_init(&e, sizeof e));
+    e.keep_best = 0;
+    OK(prefopt_trainer_set_evaluation(dpo, s.pairs, s.reference, &e));
+    OK(prefopt_trainer_run(dpo, 1, NULL));
+    FAILS(PREFOPT_ERR_STATE, "keep_best is 0", prefopt_trainer_restore_best(dpo));
+    prefopt_trainer_destroy(dpo);
+    prefopt_trainer_destroy(mle);
+    prefopt_trainer_destroy(reward);
+    prefopt_trainer_destroy(ranked);
+    prefopt_trainer_destroy(simpo);
+    prefopt_dataset_destroy(mixed);
+    prefopt_dataset_destroy(none);
+    setting_free(&s);
+    prefopt_context_destroy(context);
+}
+END_TEST
+
+/* A held-out row whose loss is infinite is named; the step before it stands, the best too. */
+START_TEST(held_out_rows_are_named)
+{
+    prefopt_context *context = test_context(1);
+    static const double told[] = {1, 0.5, 710, 0.8};
+    script s = {.loss = told};
+    prefopt_reward *reward;
+    prefopt_trainer *trainer;
+    prefopt_dataset *pairs = one_pair(context, 7), *held_out = one_pair(context, 8);
+    OK(prefopt_reward_create_custom(&reward, context, &script_callbacks, &s));
+    OK(prefopt_trainer_create_reward(&trainer, reward, pairs, NULL, NULL));
+    prefopt_evaluation_options e;
+    OK(prefopt_evaluation_options_init(&e, sizeof e));
+    e.every = 2;
+    OK(prefopt_trainer_set_evaluation(trainer, held_out, NULL, &e));
+    prefopt_progress last = {.struct_size = sizeof last}, before;
+    OK(prefopt_trainer_run(trainer, 2, &last));
+    before = last;
+    double best = s.value;
+    FAILS(PREFOPT_ERR_NUMERIC,
+          "reward: after step 2 of 5 (4 since the trainer was made): held_out: row 0",
+          prefopt_trainer_run(trainer, 5, &last));
+    ck_assert_mem_eq(&before, &last, sizeof last);
+    int64_t step;
+    OK(prefopt_trainer_step(trainer, &step));
+    ck_assert_int_eq(step, 4);
+    OK(prefopt_trainer_run(trainer, 0, &last)); /* 0.8 */
+    ck_assert_int_eq(last.best_step, 2);
+    OK(prefopt_trainer_restore_best(trainer));
+    ck_assert_double_eq(s.value, best);
+    prefopt_trainer_destroy(trainer);
+    prefopt_reward_destroy(reward);
+    prefopt_dataset_destroy(pairs);
+    prefopt_dataset_destroy(held_out);
+    prefopt_context_destroy(context);
+}
+END_TEST
+
+START_TEST(out_of_memory)
+{
+    counting_allocator allocator = {0};
+    prefopt_context *context = counting_context(&allocator);
+    setting s = setting_new(context);
+    prefopt_trainer *trainer = wild(&s, s.w.policy, NULL, 1);
+    evaluate_with(trainer, &s, 1, 0, 0);
+    prefopt_progress last = {.struct_size = sizeof last};
+    OK(prefopt_trainer_run(trainer, 3, &last));
+    prefopt_dataset *held_out = plain_pairs(&s.w);
+    int64_t live = allocator.live;
+    for (int64_t fail_at = 1;; fail_at++) {
+        allocator.calls = 0;
+        allocator.fail_at = fail_at;
+        int32_t status = prefopt_trainer_set_evaluation(trainer, held_out, s.reference, NULL);
+        allocator.fail_at = 0;
+        prefopt_progress now = {.struct_size = sizeof now};
+        OK(prefopt_trainer_run(trainer, 0, &now));
+        if (status == PREFOPT_OK) {
+            ck_assert_int_gt(fail_at, 20);
+            ck_assert_double_ne(now.eval_loss, last.eval_loss);
+            break;
+        }
+        ck_assert_int_eq(status, PREFOPT_ERR_MEMORY);
+        ck_assert_int_eq(allocator.live, live);
+        ck_assert_double_eq(now.eval_loss, last.eval_loss); /* the one that was */
+    }
+    prefopt_trainer_destroy(trainer);
+    prefopt_dataset_destroy(held_out);
+    setting_free(&s);
+    prefopt_context_destroy(context);
+}
+END_TEST
+
+int main(void)
+{
+    Suite *suite = suite_create("evaluation");
+    TCase *tcase = tcase_create("evaluation");
+    tcase_set_timeout(tcase, 0);
+    tcase_add_loop_test(tcase, numbers_are_those_of_the_losses, 0, N_OBJECTIVES);
+    const TTest *tests[] = {training_does_not_feel_it,
+                            the_first_call_is_step_0,
+                            best_parameters_come_back,
+                            best_tie_parameter_comes_back,
+                            patience_counts,
+                            evaluations_on_demand,
+                            a_callback_is_not_patience,
+                            wrong_arguments,
+                            held_out_rows_are_named,
+                            out_of_memory};
+    for (size_t i = 0; i < sizeof tests / sizeof *tests; i++)
+        tcase_add_test(tcase, tests[i]);
+    suite_add_tcase(suite, tcase);
+    SRunner *runner = srunner_create(suite);
+    srunner_run_all(runner, CK_ENV);
+    int failed = srunner_ntests_failed(runner);
+    srunner_free(runner);
+    return failed == 0 ? EXIT_SUCCESS : EXIT_FAILURE;
+}
