@@ -75,14 +75,14 @@ int main(int argc, char **argv)
     double steps = 50, batch = 4, beta = 0.1, lr = 1e-5, max_prompt = 256, max_completion = 256,
            limit = 0, seed = 0;
     const char *words[3];
-    const argument options[] = {{"--steps", &steps, 1, 1e9, 1},
-                                {"--batch", &batch, 1, 1e6, 1},
-                                {"--beta", &beta, 1e-9, 1e9, 0},
-                                {"--lr", &lr, 1e-12, 10, 0},
-                                {"--max-prompt", &max_prompt, 0, 1e9, 1},
-                                {"--max-completion", &max_completion, 0, 1e9, 1},
-                                {"--limit", &limit, 0, 1e15, 1},
-                                {"--seed", &seed, 0, 9007199254740992.0, 1},
+    const argument options[] = {{"--steps", &steps, 1, 1e9, .whole = 1},
+                                {"--batch", &batch, 1, 1e6, .whole = 1},
+                                {"--beta", &beta, 1e-9, 1e9, .whole = 0},
+                                {"--lr", &lr, 1e-12, 10, .whole = 0},
+                                {"--max-prompt", &max_prompt, 0, 1e9, .whole = 1},
+                                {"--max-completion", &max_completion, 0, 1e9, .whole = 1},
+                                {"--limit", &limit, 0, 1e15, .whole = 1},
+                                {"--seed", &seed, 0, 9007199254740992.0, .whole = 1},
                                 {0}};
     arguments_read(argc, argv, usage, options, words, 3, 3);
     language_model model;

@@ -86,14 +86,14 @@ int main(int argc, char **argv)
     double max_tokens = 128, temperature = 1, top_k = 0, top_p = 1, min_p = 0, seed = 0, greedy = 0,
            n = 1;
     const char *words[2];
-    const argument options[] = {{"--max-tokens", &max_tokens, 0, 1e9, 1},
-                                {"--temperature", &temperature, 0, 1e6, 0},
-                                {"--top-k", &top_k, 0, 2e9, 1},
-                                {"--top-p", &top_p, 1e-9, 1, 0},
-                                {"--min-p", &min_p, 0, 1, 0},
-                                {"--seed", &seed, 0, 9007199254740992.0, 1},
-                                {"--greedy", &greedy, 0, 0, 0},
-                                {"-n", &n, 1, 1e6, 1},
+    const argument options[] = {{"--max-tokens", &max_tokens, 0, 1e9, .whole = 1},
+                                {"--temperature", &temperature, 0, 1e6, .whole = 0},
+                                {"--top-k", &top_k, 0, 2e9, .whole = 1},
+                                {"--top-p", &top_p, 1e-9, 1, .whole = 0},
+                                {"--min-p", &min_p, 0, 1, .whole = 0},
+                                {"--seed", &seed, 0, 9007199254740992.0, .whole = 1},
+                                {"--greedy", &greedy, 0, 0, .whole = 0},
+                                {"-n", &n, 1, 1e6, .whole = 1},
                                 {0}};
     arguments_read(argc, argv, usage, options, words, 2, 2);
     language_model model;

@@ -5,10 +5,9 @@
  *
  * The sum of log-probabilities favours short completions, the mean by token does not; what always
  * preferring the longer one would get stands beside them. */
-#include <math.h>
-
 #include "support/arguments.h"
 #include "support/cli.h"
+#include "support/intervals.h"
 #include "support/language.h"
 
 static const char usage[] =
@@ -21,26 +20,11 @@ static const char usage[] =
     "  --limit N           that many pairs from the start of the file (0: all)\n"
     "  --each              a line for each pair too";
 
-/* Share of weight whose first number is above the second, equal ones half; an uncertain label
- * counts for both sides. With Wilson's 95 % interval for as many pairs as the weights are worth. */
+/* With Wilson's 95 % interval for as many pairs as the weights are worth. */
 static void print_accuracy(const char *name, const prefopt_columns *c, const double *value)
 {
-    double right = 0, weight = 0, squares = 0;
-    for (int64_t i = 0; i < c->n_rows; i++) {
-        double d = value[2 * i] - value[2 * i + 1], label = c->label[i];
-        right += c->weight[i] * (d > 0 ? label : d < 0 ? 1 - label : 0.5);
-        weight += c->weight[i];
-        squares += c->weight[i] * c->weight[i];
-    }
-    if (!(weight > 0)) {
-        fprintf(stderr, "the weights of all pairs are 0\n");
-        exit(1);
-    }
-    double n = weight * weight / squares, p = right / weight, z2 = 1.959963984540054;
-    z2 *= z2;
-    double middle = (p + z2 / (2 * n)) / (1 + z2 / n);
-    double half = sqrt(z2 * (p * (1 - p) / n + z2 / (4 * n * n))) / (1 + z2 / n);
-    printf("%-32s %.4f  [%.4f, %.4f]\n", name, p, fmax(0, middle - half), fmin(1, middle + half));
+    interval share = interval_accuracy(c, value);
+    printf("%-32s %.4f  [%.4f, %.4f]\n", name, share.value, share.low, share.high);
 }
 
 static void print_means(const char *name, int64_t n, const double *value)
@@ -57,10 +41,10 @@ int main(int argc, char **argv)
 {
     double max_prompt = 0, max_completion = 0, limit = 0, each = 0;
     const char *words[2];
-    const argument options[] = {{"--max-prompt", &max_prompt, 0, 1e9, 1},
-                                {"--max-completion", &max_completion, 0, 1e9, 1},
-                                {"--limit", &limit, 0, 1e15, 1},
-                                {"--each", &each, 0, 0, 0},
+    const argument options[] = {{"--max-prompt", &max_prompt, 0, 1e9, .whole = 1},
+                                {"--max-completion", &max_completion, 0, 1e9, .whole = 1},
+                                {"--limit", &limit, 0, 1e15, .whole = 1},
+                                {"--each", &each, 0, 0, .whole = 0},
                                 {0}};
     arguments_read(argc, argv, usage, options, words, 2, 2);
     language_model model;

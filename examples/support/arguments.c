@@ -13,8 +13,23 @@ wrong(const char *usage, const char *format, ...)
     va_start(values, format);
     vfprintf(stderr, format, values);
     va_end(values);
-    fprintf(stderr, "\nusage: %s\n", usage);
+    if (usage == NULL)
+        fprintf(stderr, "\n");
+    else
+        fprintf(stderr, "\nusage: %s\n", usage);
     exit(2);
+}
+
+int arguments_choice(const char *choices, const char *word)
+{
+    size_t n = strlen(word);
+    for (int i = 0; *choices != '\0'; i++) {
+        size_t length = strcspn(choices, " ");
+        if (length == n && n > 0 && strncmp(choices, word, n) == 0)
+            return i;
+        choices += length + (choices[length] == ' ');
+    }
+    return -1;
 }
 
 static void read_option(const argument *o, const char *text, const char *usage)
@@ -22,6 +37,17 @@ static void read_option(const argument *o, const char *text, const char *usage)
     char *end;
     if (text == NULL)
         wrong(usage, "%s needs a value", o->name);
+    if (o->text != NULL) {
+        *o->text = text;
+        return;
+    }
+    if (o->choices != NULL) {
+        int choice = arguments_choice(o->choices, text);
+        if (choice < 0)
+            wrong(usage, "%s is \"%s\", expected one of: %s", o->name, text, o->choices);
+        *o->value = choice;
+        return;
+    }
     double value = strtod(text, &end);
     if (text[0] == '\0' || *end != '\0' || !(value >= o->low && value <= o->high) ||
         (o->whole && value != floor(value)))
@@ -45,7 +71,7 @@ void arguments_read(int argc, char **argv, const char *usage, const argument *op
                 o++;
             if (o->name == NULL)
                 wrong(usage, "unknown option %s", argv[i]);
-            if (o->low == 0 && o->high == 0)
+            if (o->low == 0 && o->high == 0 && o->text == NULL && o->choices == NULL)
                 *o->value = 1;
             else {
                 read_option(o, i + 1 < argc ? argv[i + 1] : NULL, usage);

@@ -56,14 +56,14 @@ static inline double *doubles(int64_t n)
 }
 
 /* One line on stderr that is written over: done of total, rate and time left. The clock starts with
- * the first call; with 0 done it does nothing else. Any thread may call. */
+ * the first call, and anew with 0 done, which does nothing else. Any thread may call otherwise. */
 static inline void progress_line(const char *what, int64_t done, int64_t total)
 {
     static _Thread_local struct timespec last;
     static struct timespec start;
     struct timespec now;
     timespec_get(&now, TIME_UTC);
-    if (start.tv_sec == 0)
+    if (start.tv_sec == 0 || done == 0)
         start = now;
     double since = (double)(now.tv_sec - last.tv_sec) + 1e-9 * (double)(now.tv_nsec - last.tv_nsec);
     double elapsed =

@@ -29,8 +29,16 @@ int32_t language_end(const prefopt_tokenizer *tokenizer)
 
 void language_open(language_model *model, const char *folder, int reward_too)
 {
-    *model = (language_model){.eos = -1};
-    CALL(prefopt_context_create(&model->context, NULL));
+    prefopt_context *context;
+    CALL(prefopt_context_create(&context, NULL));
+    language_open_in(model, context, folder, reward_too);
+    prefopt_context_destroy(context); /* the handles hold it */
+}
+
+void language_open_in(language_model *model, prefopt_context *context, const char *folder,
+                      int reward_too)
+{
+    *model = (language_model){.eos = -1, .context = context};
     int32_t status = prefopt_policy_load(&model->policy, model->context, folder);
     if (status == PREFOPT_ERR_FORMAT && reward_too) {
         char first[1024];
@@ -49,11 +57,23 @@ void language_open(language_model *model, const char *folder, int reward_too)
         prefopt_transformer_config config = {.struct_size = sizeof config};
         CALL(prefopt_policy_transformer_config(model->policy, &config));
         model->eos = config.eos;
-    } else
+        model->vocab = config.vocab;
+        model->positions = config.max_positions;
+    } else {
+        prefopt_tensor embedding = {.struct_size = sizeof embedding};
+        CALL(prefopt_reward_tensor(model->reward, 0, &embedding));
+        model->vocab = embedding.rows;
         model->eos = language_end(model->tokenizer);
-    if (model->eos >= prefopt_tokenizer_size(model->tokenizer)) {
+    }
+    long long size = prefopt_tokenizer_size(model->tokenizer);
+    if (size > model->vocab) {
+        fprintf(stderr, "%s: the tokenizer has %lld tokens, the model %lld: they do not fit\n",
+                folder, size, (long long)model->vocab);
+        exit(1);
+    }
+    if (model->eos >= size) {
         fprintf(stderr, "%s: completions end with token %d, the tokenizer has %lld tokens\n",
-                folder, model->eos, (long long)prefopt_tokenizer_size(model->tokenizer));
+                folder, model->eos, size);
         exit(1);
     }
 }
@@ -63,7 +83,6 @@ void language_close(language_model *model)
     prefopt_tokenizer_destroy(model->tokenizer);
     prefopt_policy_destroy(model->policy);
     prefopt_reward_destroy(model->reward);
-    prefopt_context_destroy(model->context);
 }
 
 void language_copy(const char *from, const char *to)
@@ -96,11 +115,13 @@ static void say(FILE *log, int64_t n, const char *what, int64_t line)
         fprintf(log, "  %lld %s\n", (long long)n, what);
 }
 
-prefopt_dataset *language_pairs(const language_model *model, const char *path, int64_t max_prompt,
-                                int64_t max_completion, int64_t max_rows, FILE *log)
+static prefopt_dataset *read_text(const language_model *model, const char *path, int64_t max_prompt,
+                                  int64_t max_completion, int64_t max_rows, FILE *log,
+                                  int pairs_alone)
 {
-    prefopt_dataset *data;
+    const char *rows = pairs_alone ? "pairs" : "rows";
     prefopt_columns columns = {.struct_size = sizeof columns};
+    prefopt_dataset *data;
     prefopt_text_options options;
     prefopt_text_counts c = {.struct_size = sizeof c};
     CALL(prefopt_text_options_init(&options, sizeof options));
@@ -108,37 +129,44 @@ prefopt_dataset *language_pairs(const language_model *model, const char *path, i
     options.max_prompt = max_prompt;
     options.max_completion = max_completion;
     options.max_rows = max_rows;
-    if (model->policy != NULL) {
-        prefopt_transformer_config config = {.struct_size = sizeof config};
-        CALL(prefopt_policy_transformer_config(model->policy, &config));
-        options.max_tokens = config.max_positions;
-    }
+    options.max_tokens = model->positions;
     CALL(prefopt_text_read(&data, model->context, model->tokenizer, path, &options, &c));
     CALL(prefopt_dataset_columns(data, &columns));
-    for (int64_t i = 0; i < columns.n_rows; i++)
+    for (int64_t i = 0; pairs_alone && i < columns.n_rows; i++)
         if (columns.kind[i] != PREFOPT_ROW_PAIR) {
             fprintf(stderr, "%s: row %lld is no pair, expected \"chosen\" and \"rejected\"\n", path,
                     (long long)i + 1);
             exit(1);
         }
     if (columns.n_rows == 0) {
-        fprintf(stderr, "%s: no pairs are left of %lld lines\n", path, (long long)c.lines);
+        fprintf(stderr, "%s: no %s are left of %lld lines\n", path, rows, (long long)c.lines);
         exit(1);
     }
-    fprintf(log, "%s: %lld pairs from %lld lines\n", path, (long long)c.rows, (long long)c.lines);
+    fprintf(log, "%s: %lld %s from %lld lines\n", path, (long long)c.rows, rows,
+            (long long)c.lines);
     say(log, c.prompts_cut, "prompts were cut", 0);
     say(log, c.prompt_tokens_cut, "tokens of prompts went", 0);
     say(log, c.completions_cut, "completions were cut", 0);
     say(log, c.completion_tokens_cut, "tokens of completions went", 0);
-    say(log, c.too_long, "pairs left out: too long", c.first_too_long);
-    say(log, c.same, "pairs left out: both completions are the same", c.first_same);
-    say(log, c.no_longer_differ, "pairs left out: the same once they are cut",
-        c.first_no_longer_differ);
+    say(log, c.too_long, "left out: too long", c.first_too_long);
+    say(log, c.same, "left out: both completions are the same", c.first_same);
+    say(log, c.no_longer_differ, "left out: the same once they are cut", c.first_no_longer_differ);
     say(log, c.implicit_prompts, "prompts found as the common beginning", 0);
-    say(log, c.boundary_mismatches,
-        "pairs whose prompt and completion would be other tokens together",
+    say(log, c.boundary_mismatches, "whose prompt and completion would be other tokens together",
         c.first_boundary_mismatch);
     return data;
+}
+
+prefopt_dataset *language_rows(const language_model *model, const char *path, int64_t max_prompt,
+                               int64_t max_completion, int64_t max_rows, FILE *log)
+{
+    return read_text(model, path, max_prompt, max_completion, max_rows, log, 0);
+}
+
+prefopt_dataset *language_pairs(const language_model *model, const char *path, int64_t max_prompt,
+                                int64_t max_completion, int64_t max_rows, FILE *log)
+{
+    return read_text(model, path, max_prompt, max_completion, max_rows, log, 1);
 }
 
 double *language_values(const language_model *model, const prefopt_dataset *data)

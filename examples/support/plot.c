@@ -50,16 +50,17 @@ plot *plot_open(const char *path, int n_panels, const char *title)
     size_t n = strlen(path);
     int png = n > 4 && strcmp(path + n - 4, ".png") == 0;
     p->n_panels = n_panels;
+    int rows = n_panels == 4 ? 2 : 1, columns = n_panels / rows;
     fprintf(p->pipe, "set encoding utf8\nset terminal %s size %d,%d font \"Helvetica,%d\"\n",
-            png ? "pngcairo" : "svg background rgb 'white'", PANEL_WIDTH * n_panels, PANEL_HEIGHT,
-            png ? 11 : 13);
+            png ? "pngcairo" : "svg background rgb 'white'", PANEL_WIDTH * columns,
+            PANEL_HEIGHT * rows, png ? 11 : 13);
     fprintf(p->pipe, "set output ");
     quoted(p->pipe, path);
     fprintf(p->pipe,
             "\nset border 3 lc rgb '#888888'\nset tics nomirror out scale 0.6 tc rgb '#333333'\n"
             "set grid ytics lc rgb '#dddddd' lt 1 lw 1\nset key top left Left reverse samplen 2\n"
-            "set style fill solid 0.85 noborder\nset rmargin 7\nset multiplot layout 1,%d title ",
-            n_panels);
+            "set style fill solid 0.85 noborder\nset rmargin 7\nset multiplot layout %d,%d title ",
+            rows, columns);
     quoted(p->pipe, title);
     fprintf(p->pipe, " font \"Helvetica-Bold,%d\"\n", png ? 14 : 17);
     return p;

@@ -6,7 +6,7 @@
 
 typedef struct plot plot;
 
-/* Several panels side by side. NULL (with one line on stderr) when gnuplot cannot be started: every
+/* Several panels side by side, four of them two by two. NULL (with one line on stderr) when gnuplot cannot be started: every
  * call below takes NULL, so that a program runs on without its picture. */
 plot *plot_open(const char *path, int n_panels, const char *title);
 /* Starts the next panel. range texts are gnuplot's, e.g. "[0:1]"; NULL: automatic. */
