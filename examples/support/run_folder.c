@@ -1,0 +1,189 @@
+#include "run_folder.h"
+
+#include <fcntl.h>
+#include <inttypes.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+
+#include "cli.h"
+#include "language.h"
+
+static void __attribute__((format(printf, 2, 3), noreturn)) stop(int code, const char *format, ...)
+{
+    va_list values;
+    va_start(values, format);
+    vfprintf(stderr, format, values);
+    va_end(values);
+    fputc('\n', stderr);
+    exit(code);
+}
+
+static void *whole(void *pointer)
+{
+    if (pointer == NULL)
+        stop(1, "no memory");
+    return pointer;
+}
+
+void run_folder_begin(const char *out, const char *const *inputs)
+{
+    struct stat here, there;
+    int known = stat(out, &here) == 0;
+    if (known && !S_ISDIR(here.st_mode))
+        stop(1, "--out %s is a file, expected a folder or nothing", out);
+    for (; known && *inputs != NULL; inputs++)
+        if (stat(*inputs, &there) == 0 && here.st_dev == there.st_dev &&
+            here.st_ino == there.st_ino)
+            stop(2, "--out %s is the same folder as the input %s: nothing is written over", out,
+                 *inputs);
+    if (!known && mkdir(out, 0777) != 0)
+        stop(1, "--out %s cannot be made: %s", out, strerror(errno));
+    int folder = open(out, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    char *probe = language_path(out, ".tune-XXXXXX");
+    int file = folder < 0 ? -1 : mkstemp(probe);
+    if (file < 0)
+        stop(1, "--out %s cannot be written to: %s", out, strerror(errno));
+    close(file);
+    unlink(probe);
+    free(probe);
+    if (flock(folder, LOCK_EX | LOCK_NB) != 0) /* held until the program ends */
+        stop(1, "--out %s is in use by another run", out);
+}
+
+json_t *run_folder_file(const char *path)
+{
+    FILE *file = fopen(path, "rb");
+    static unsigned char buffer[1 << 16];
+    uint64_t hash = UINT64_C(0xcbf29ce484222325);
+    int64_t bytes = 0;
+    if (file == NULL)
+        stop(1, "%s: %s", path, strerror(errno));
+    for (size_t n; (n = fread(buffer, 1, sizeof buffer, file)) > 0; bytes += (int64_t)n)
+        for (size_t i = 0; i < n; i++)
+            hash = (hash ^ buffer[i]) * UINT64_C(0x100000001b3);
+    if (ferror(file))
+        stop(1, "%s: %s", path, strerror(errno));
+    fclose(file);
+    char text[32], *absolute = whole(realpath(path, NULL));
+    snprintf(text, sizeof text, "fnv1a:%016" PRIx64, hash);
+    json_t *object =
+        json_pack("{s:s, s:I, s:s}", "path", absolute, "bytes", (json_int_t)bytes, "hash", text);
+    free(absolute);
+    return whole(object);
+}
+
+json_t *run_folder_echo(const tune_options *o, json_t *inputs)
+{
+    char *line = tune_options_line(o);
+    json_t *echo = json_pack("{s:s, s:s, s:s, s:s, s:o, s:o}", "program", "tune", "version",
+                             prefopt_version_string(), "command", o->command_name, "again", line,
+                             "options", tune_options_json(o), "inputs", inputs);
+    free(line);
+    return whole(echo);
+}
+
+void run_folder_write(const char *folder, const char *name, const json_t *value)
+{
+    char *path = language_path(folder, name), *beside = malloc(strlen(path) + 5);
+    whole(beside);
+    sprintf(beside, "%s.new", path);
+    FILE *file = fopen(beside, "w");
+    int good = file != NULL && json_dumpf(value, file, JSON_INDENT(2)) == 0 &&
+               fputc('\n', file) != EOF && fflush(file) == 0 && fsync(fileno(file)) == 0;
+    if (file != NULL)
+        good = fclose(file) == 0 && good;
+    if (!good || rename(beside, path) != 0)
+        stop(1, "%s cannot be written: %s", path, strerror(errno));
+    free(beside);
+    free(path);
+}
+
+static json_t *load(const char *folder, const char *name)
+{
+    char *path = language_path(folder, name);
+    json_error_t error;
+    json_t *value = NULL;
+    if (access(path, F_OK) == 0) {
+        value = json_load_file(path, 0, &error);
+        if (value == NULL)
+            stop(1, "%s:%d: %s", path, error.line, error.text);
+    }
+    free(path);
+    return value;
+}
+
+/* The first input whose content is another; NULL: none. */
+static const char *other_input(const json_t *then, const json_t *now)
+{
+    const char *name;
+    json_t *value;
+    json_object_foreach((json_t *)(uintptr_t)now, name,
+                        value) if (!json_equal(json_object_get(json_object_get(then, name), "hash"),
+                                               json_object_get(value, "hash"))) return name;
+    json_object_foreach((json_t *)(uintptr_t)then, name,
+                        value) if (json_object_get(now, name) == NULL) return name;
+    return NULL;
+}
+
+int run_folder_check(const char *out, const tune_options *o, const json_t *echo)
+{
+    json_t *before = load(out, "config_echo.json");
+    if (before == NULL) {
+        static const char *const own[] = {"config.json", "model.safetensors", "metrics.jsonl"};
+        for (int i = 0; i < 3; i++) {
+            char *path = language_path(out, own[i]);
+            if (access(path, F_OK) == 0)
+                stop(1, "--out %s has a %s but no config_echo.json: it is no run of tune", out,
+                     own[i]);
+            free(path);
+        }
+        return 0;
+    }
+    const char *command = json_string_value(json_object_get(before, "command"));
+    if (command == NULL || strcmp(command, o->command_name) != 0)
+        stop(1, "--out %s has a run of tune %s, not of tune %s", out, command ? command : "?",
+             o->command_name);
+    char *then, *now;
+    const tune_option *t = tune_options_differ(o, json_object_get(before, "options"), &then, &now);
+    if (t != NULL)
+        stop(1, "--out %s has a run with %s %s, not %s: take another folder, or those options", out,
+             t->name, then[0] != '\0' ? then : "(none)", now[0] != '\0' ? now : "(none)");
+    const char *input =
+        other_input(json_object_get(before, "inputs"), json_object_get(echo, "inputs"));
+    if (input != NULL)
+        stop(1, "--out %s has a run with another content of --%s", out, input);
+    const char *version = json_string_value(json_object_get(before, "version"));
+    if (version == NULL || strcmp(version, prefopt_version_string()) != 0)
+        fprintf(stderr,
+                "%s was begun with version %s, this is %s: results may differ in rounding\n", out,
+                version == NULL ? "?" : version, prefopt_version_string());
+    json_decref(before);
+    return 1;
+}
+
+void run_folder_same_inputs(const char *config, const json_t *echo)
+{
+    json_t *other = whole(json_load_file(config, 0, NULL));
+    const char *name;
+    json_t *value;
+    json_object_foreach(json_object_get(other, "inputs"), name, value)
+    {
+        const json_t *here = json_object_get(json_object_get(echo, "inputs"), name);
+        if (here != NULL &&
+            !json_equal(json_object_get(value, "hash"), json_object_get(here, "hash")))
+            fprintf(stderr, "--%s is not what it was for %s: the run will be another one\n", name,
+                    config);
+    }
+    json_decref(other);
+}
+
+json_t *run_folder_finished(const char *out) { return load(out, "finished.json"); }
+
+int64_t run_folder_config(const char *folder, const char *name, int64_t missing)
+{
+    json_t *config = load(folder, "config.json");
+    const json_t *value = json_object_get(config, name);
+    int64_t number = json_is_integer(value) ? json_integer_value(value) : missing;
+    json_decref(config);
+    return number;
+}

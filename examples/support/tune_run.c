@@ -1,0 +1,193 @@
+#include "tune_run.h"
+
+#include <math.h>
+#include <signal.h>
+
+#include "cli.h"
+#include "run_folder.h"
+
+static volatile sig_atomic_t stop_asked;
+
+/* A second signal ends the program at once. */
+static void on_signal(int number)
+{
+    stop_asked = 1;
+    signal(number, SIG_DFL);
+}
+
+static void listen(void)
+{
+    struct sigaction action = {.sa_handler = on_signal, .sa_flags = SA_RESTART};
+    sigaction(SIGINT, &action, NULL);
+    sigaction(SIGTERM, &action, NULL);
+}
+
+/* ---- what is said */
+
+static void span(char *text, size_t size, double seconds)
+{
+    long s = isfinite(seconds) ? (long)ceil(seconds) : 0;
+    if (s < 3600)
+        snprintf(text, size, "%ld:%02ld", s / 60, s % 60);
+    else
+        snprintf(text, size, "%ld:%02ld:%02ld", s / 3600, s / 60 % 60, s % 60);
+}
+
+/* " name value" where there is one. */
+static size_t item(char *line, size_t n, size_t size, const char *format, double value)
+{
+    int m = isnan(value) || n >= size ? 0 : snprintf(line + n, size - n, format, value);
+    return n + (size_t)m;
+}
+
+static void say(tune_run *r, const prefopt_progress *p)
+{
+    char line[400], left[32];
+    double now = language_seconds(), seconds = now - r->start;
+    int64_t every = (r->steps + 9) / 10, done = r->step - r->begun;
+    int keep = r->step == r->steps || r->step % every == 0 || stop_asked;
+    if (!keep && (now - r->shown < 0.1 || !isatty(STDERR_FILENO)))
+        return;
+    r->shown = now;
+    double rate = seconds > 0 ? (double)done / seconds : 0;
+    span(left, sizeof left, rate > 0 ? (double)(r->steps - r->step) / rate : 0);
+    size_t n = (size_t)snprintf(line, sizeof line, "step %lld/%lld", (long long)r->step,
+                                (long long)r->steps),
+           size = sizeof line;
+    n = item(line, n, size, "  loss %.4f", p->loss);
+    if (r->mean_length > 0)
+        n = item(line, n, size, "  by token %.4f", p->loss / r->mean_length);
+    n = item(line, n, size, "  score %.4f", p->reward);
+    n = item(line, n, size, "  accuracy %.2f", p->accuracy);
+    n = item(line, n, size, "  margin %+.4f", p->margin);
+    n = item(line, n, size, "  kl %.4f", p->kl);
+    n = item(line, n, size, "  %.3g steps/s", rate);
+    n = item(line, n, size, "  %.0f tokens/s", r->tokens > 0 ? r->tokens / seconds : NAN);
+    if (n < size)
+        snprintf(line + n, size - n, "  %s left", left);
+    if (isatty(STDERR_FILENO)) /* written over, or wiped for the line that stays */
+        fprintf(stderr, "\r\033[K%s", keep ? "" : line);
+    if (keep)
+        printf("%s\n", line);
+    fflush(stdout);
+}
+
+/* What the first step shows before anything is learnt. */
+static void check_first(const tune_run *r, const prefopt_progress *p)
+{
+    const char *what = r->o->command == TUNE_PG ? "KL" : "margin";
+    double margin = r->o->command == TUNE_PG ? p->kl : p->margin;
+    int loss_off = !isnan(r->first_loss) && fabs(p->loss - r->first_loss) > 1e-4;
+    int margin_off = r->first_margin && !isnan(margin) && fabs(margin) > 1e-4;
+    if (loss_off || margin_off)
+        fprintf(stderr,
+                "step 0: loss %.6f, %s %.6f: NOT as it should be before anything is learnt (%s%s%s "
+                "0)\n",
+                p->loss, what, margin, isnan(r->first_loss) ? "" : "loss log 2 = 0.693147, ", what,
+                "");
+    else if (r->first_margin && !isnan(margin))
+        printf("step 0: loss %.6f, %s %.6f: as it should be before anything is learnt\n", p->loss,
+               what, margin);
+}
+
+static void write_metrics(tune_run *r, const prefopt_progress *p)
+{
+    metrics *m = r->metrics;
+    metrics_begin(m, r->step);
+    metrics_number(m, "epoch",
+                   (double)r->step * fmin(r->o->batch, (double)r->rows) / (double)r->rows);
+    metrics_number(m, "loss", p->loss);
+    if (r->mean_length > 0)
+        metrics_number(m, "loss_per_token", p->loss / r->mean_length);
+    metrics_number(m, "grad_norm", p->grad_norm);
+    metrics_number(m, "learning_rate", p->learning_rate);
+    metrics_number(m, "rewards/chosen", p->chosen_score);
+    metrics_number(m, "rewards/rejected", p->rejected_score);
+    metrics_number(m, "rewards/margins", p->margin);
+    metrics_number(m, "rewards/accuracies", p->accuracy);
+    metrics_number(m, "logps/chosen", p->chosen_logp);
+    metrics_number(m, "logps/rejected", p->rejected_logp);
+    metrics_number(m, "objective/kl", p->kl);
+    metrics_number(m, "objective/scores", p->reward);
+    metrics_whole(m, "tokens", p->tokens);
+    metrics_number(m, "seconds", language_seconds() - r->start);
+    metrics_end(m);
+}
+
+int32_t tune_run_progress(void *payload, const prefopt_progress *p)
+{
+    tune_run *r = payload;
+    r->step = r->begun + p->step;
+    r->tokens += (double)p->tokens;
+    if (r->step == 1)
+        check_first(r, p);
+    if (r->step % (int64_t)r->o->log_every == 0 || r->step == r->steps)
+        write_metrics(r, p);
+    say(r, p);
+    return stop_asked ? PREFOPT_STOPPED : PREFOPT_OK;
+}
+
+/* ---- the end */
+
+static int draw(const tune_run *r)
+{
+    static const metrics_panel sft[] = {{"Likelihood", "nats a token", NULL, {"loss_per_token"}},
+                                        {"Gradient", "norm before clipping", NULL, {"grad_norm"}}};
+    static const metrics_panel pairs[] = {
+        {"Loss", "nats", NULL, {"loss", "eval_loss"}},
+        {"Accuracy", "share of pairs", "[0:1]", {"rewards/accuracies", "eval_rewards/accuracies"}},
+        {"Rewards", "nats", NULL, {"rewards/margins", "rewards/chosen", "rewards/rejected"}},
+        {"Log-probability", "nats a completion", NULL, {"logps/chosen", "logps/rejected"}}};
+    static const metrics_panel sampled[] = {
+        {"Reward of the samples", "score", NULL, {"objective/scores"}},
+        {"KL to the reference", "nats", NULL, {"objective/kl"}},
+        {"Loss", "nats", NULL, {"loss"}},
+        {"Pairs", "nats", NULL, {"rewards/margins"}}};
+    char title[300];
+    const char *name = r->o->out + strlen(r->o->out);
+    while (name > r->o->out && (name[-1] != '/' || name[0] == '\0'))
+        name--;
+    snprintf(title, sizeof title, "tune %s: %s", r->o->command_name, name);
+    char *from = language_path(r->o->out, "metrics.jsonl");
+    char *to = language_path(r->o->out, "curves.svg");
+    int failed = r->o->command == TUNE_SFT           ? metrics_picture(from, to, title, sft, 2)
+                 : (r->o->command & TUNE_PAIRS) != 0 ? metrics_picture(from, to, title, pairs, 4)
+                                                     : metrics_picture(from, to, title, sampled, 4);
+    if (failed == 0)
+        printf("%s: the curves\n", to);
+    free(from);
+    free(to);
+    return failed;
+}
+
+static void write_checkpoint(const tune_run *r)
+{
+    if (r->model.policy != NULL)
+        CALL(prefopt_policy_save(r->model.policy, r->o->out));
+    else
+        CALL(prefopt_reward_save(r->model.reward, r->o->out));
+}
+
+int tune_run_steps(tune_run *r)
+{
+    prefopt_progress last = {.struct_size = sizeof last};
+    char *path = language_path(r->o->out, "metrics.jsonl");
+    r->steps = (int64_t)r->o->steps;
+    r->step = r->begun;
+    r->metrics = metrics_open(path, r->begun > 0 ? r->begun : -1);
+    free(path);
+    listen();
+    r->start = language_seconds();
+    int32_t status = prefopt_trainer_run(r->trainer, r->steps - r->begun, &last);
+    if (status < 0) {
+        fprintf(stderr, "%s: %s\n", prefopt_status_name(status), prefopt_last_error());
+        return 1;
+    }
+    metrics_close(r->metrics);
+    if (status == PREFOPT_STOPPED)
+        printf("stopped after step %lld\n", (long long)r->step);
+    write_checkpoint(r);
+    printf("%s: the tuned checkpoint\n", r->o->out);
+    draw(r);
+    return 0;
+}

@@ -1,0 +1,342 @@
+/* Preferences into language models, from text pairs to a tuned checkpoint, by the public API alone.
+ *
+ *     tune init|sft|reward|dpo|online|pg|eval|compare ...        tune --help
+ *
+ * Here is what each command makes of its options: models, data, trainer. The table of options is in
+ * support/tune_table.c, the run of a trainer in support/tune_run.c, eval and compare in
+ * support/tune_judge.c. */
+#include <math.h>
+
+#include "support/cli.h"
+#include "support/run_folder.h"
+#include "support/tune_data.h"
+#include "support/tune_judge.h"
+#include "support/tune_run.h"
+
+/* ---- init */
+
+/* Whether an even number of a head's dimensions turns, and some do. */
+static int turns(const prefopt_transformer_config *c)
+{
+    int64_t n = (int64_t)floor((double)(c->width / c->n_heads) * c->rotary_fraction);
+    return n > 0 && n % 2 == 0;
+}
+
+static int init(const tune_options *o)
+{
+    prefopt_context *context;
+    prefopt_tokenizer *tokenizer;
+    prefopt_transformer_config config;
+    prefopt_policy *policy;
+    prefopt_parameters parameters = {.struct_size = sizeof parameters};
+    CALL(prefopt_context_create(&context, NULL));
+    CALL(prefopt_tokenizer_load(&tokenizer, context, o->tokenizer));
+    CALL(prefopt_transformer_config_init(&config, sizeof config));
+    int64_t tokens = prefopt_tokenizer_size(tokenizer);
+    config.vocab = o->vocab > 0 ? (int64_t)o->vocab : tokens;
+    if (tokens > config.vocab) {
+        fprintf(stderr, "--vocab is %lld, %s has %lld tokens\n", (long long)config.vocab,
+                o->tokenizer, (long long)tokens);
+        return 2;
+    }
+    config.eos = language_end(tokenizer);
+    if (o->eos != NULL)
+        CALL(prefopt_tokenizer_token(tokenizer, o->eos, (int64_t)strlen(o->eos), &config.eos));
+    if (config.eos < 0) {
+        fprintf(stderr,
+                o->eos != NULL ? "%s has no token %s\n"
+                               : "%s has no token that ends a text by a usual name: name it with "
+                                 "--eos\n",
+                o->tokenizer, o->eos);
+        return 1;
+    }
+    config.n_layers = (int64_t)o->layers;
+    config.width = (int64_t)o->width;
+    config.n_heads = (int64_t)o->heads;
+    config.ff_width = o->ff_width > 0 ? (int64_t)o->ff_width : 4 * config.width;
+    config.max_positions = (int64_t)o->positions;
+    config.tied = o->tied != 0;
+    config.init_scale = o->init_scale;
+    while (config.rotary_fraction < 1 && !turns(&config)) /* small heads turn a larger part */
+        config.rotary_fraction *= 2;
+    CALL(prefopt_policy_create_transformer(&policy, context, &config, (uint64_t)o->seed));
+    const char *none[] = {NULL};
+    run_folder_begin(o->out, none);
+    json_t *echo =
+        run_folder_echo(o, json_pack("{s:o}", "tokenizer", run_folder_file(o->tokenizer)));
+    if (run_folder_check(o->out, o, echo))
+        printf("%s is made already: this makes the same again\n", o->out);
+    run_folder_write(o->out, "config_echo.json", echo);
+    CALL(prefopt_policy_parameters(policy, &parameters));
+    char *path = language_path(o->out, "tokenizer.json");
+    language_copy(o->tokenizer, path);
+    CALL(prefopt_policy_save(policy, o->out));
+    printf("%s: %lld layers, width %lld, %lld heads, %lld tokens: %.2f million parameters\n"
+           "The weights are random: its text is noise until tune sft has trained it.\n",
+           o->out, (long long)config.n_layers, (long long)config.width, (long long)config.n_heads,
+           (long long)config.vocab, 1e-6 * (double)parameters.n);
+    free(path);
+    json_decref(echo);
+    prefopt_policy_destroy(policy);
+    prefopt_tokenizer_destroy(tokenizer);
+    prefopt_context_destroy(context);
+    return 0;
+}
+
+/* ---- the trainers */
+
+static void fill_train(prefopt_train_options *t, tune_run *r)
+{
+    const tune_options *o = r->o;
+    CALL(prefopt_train_options_init(t, sizeof *t));
+    t->learning_rate = o->lr;
+    t->warmup_steps = (int64_t)o->warmup;
+    t->schedule = (int32_t)o->schedule;
+    if (t->schedule != PREFOPT_CONSTANT) {
+        t->schedule_steps = (int64_t)fmax(1, o->steps - o->warmup);
+        t->final_fraction = o->final_fraction;
+    }
+    t->clip_norm = o->clip;
+    t->weight_decay = o->weight_decay;
+    t->batch = (int64_t)fmin(o->batch, (double)prefopt_dataset_size(r->data));
+    t->seed = (uint64_t)o->seed;
+    t->progress = tune_run_progress;
+    t->progress_payload = r;
+}
+
+static void fill_dpo(prefopt_dpo_options *d, const tune_options *o)
+{
+    CALL(prefopt_dpo_options_init(d, sizeof *d));
+    d->variant = (int32_t)o->variant;
+    d->beta = o->beta;
+    d->label_smoothing = o->label_smoothing;
+    d->gamma = o->gamma;
+    d->delta = o->delta;
+    d->tau = o->tau;
+    d->lambda = o->lambda;
+    d->divergence = (int32_t)o->divergence;
+}
+
+static int without_reference(const tune_options *o)
+{
+    return o->variant == PREFOPT_DPO_SIMPO || o->variant == PREFOPT_DPO_CPO ||
+           o->variant == PREFOPT_DPO_ORPO;
+}
+
+/* What the first step shows where the policy is the reference still. */
+static void expect_dpo(tune_run *r)
+{
+    const tune_options *o = r->o;
+    r->first_margin = !without_reference(o) && o->start == NULL;
+    if (r->first_margin &&
+        (o->variant == PREFOPT_DPO_SIGMOID || o->variant == PREFOPT_DPO_SIGMOID_NORM))
+        r->first_loss = log(2);
+}
+
+static void make_sft(tune_run *r, const prefopt_train_options *train)
+{
+    r->mean_length = tune_data_length(r->data);
+    CALL(prefopt_trainer_create_mle(&r->trainer, r->model.policy, r->data, train));
+}
+
+static void make_reward(tune_run *r, const prefopt_train_options *train)
+{
+    prefopt_bt_options bt;
+    CALL(prefopt_bt_options_init(&bt, sizeof bt));
+    bt.tie_model = (int32_t)r->o->tie_model;
+    bt.centre = r->o->centre;
+    if (r->model.reward == NULL) { /* a head on the language model, which scores 0 at first */
+        CALL(prefopt_reward_from_policy(&r->model.reward, r->model.policy));
+        prefopt_policy_destroy(r->model.policy);
+        r->model.policy = NULL;
+        r->first_margin = 1;
+        if (bt.tie_model == PREFOPT_TIE_NONE)
+            r->first_loss = log(2);
+    }
+    CALL(prefopt_trainer_create_reward(&r->trainer, r->model.reward, r->data, &bt, train));
+}
+
+/* The policy as it is now, or what --start keeps apart from it. */
+static prefopt_reference *make_reference(tune_run *r)
+{
+    prefopt_reference *reference;
+    CALL(prefopt_reference_freeze(&reference, r->model.policy));
+    if (r->o->start != NULL) {
+        tune_judge_same_tokenizer(r->o->model, r->o->start);
+        language_close(&r->model);
+        language_open_in(&r->model, r->model.context, r->o->start, 0);
+    }
+    return reference;
+}
+
+static void make_dpo(tune_run *r, const prefopt_train_options *train)
+{
+    prefopt_dpo_options dpo;
+    prefopt_reference *reference = NULL;
+    fill_dpo(&dpo, r->o);
+    if (!without_reference(r->o)) {
+        double *ref_logp = language_values(&r->model, r->data);
+        CALL(prefopt_dataset_set_column(r->data, PREFOPT_COLUMN_REF_LOGP, ref_logp));
+        CALL(prefopt_reference_from_dataset(&reference, r->data));
+        free(ref_logp);
+    }
+    if (r->o->start != NULL)
+        prefopt_reference_destroy(make_reference(r));
+    expect_dpo(r);
+    CALL(prefopt_trainer_create_dpo(&r->trainer, r->model.policy, reference, r->data, &dpo, train));
+    prefopt_reference_destroy(reference);
+}
+
+static void fill_sampler(prefopt_sampler_options *s, const tune_options *o)
+{
+    CALL(prefopt_sampler_options_init(s, sizeof *s));
+    s->n = (int64_t)o->samples;
+    s->max_tokens = (int64_t)o->max_new;
+    s->temperature = o->temperature;
+    s->top_k = (int64_t)o->top_k;
+    s->top_p = o->top_p;
+    s->seed = (uint64_t)o->seed;
+}
+
+static void make_online(tune_run *r, const prefopt_train_options *train)
+{
+    const tune_options *o = r->o;
+    prefopt_dpo_options dpo;
+    prefopt_sampler_options sampler;
+    prefopt_ranker_options ranker;
+    fill_dpo(&dpo, o);
+    fill_sampler(&sampler, o);
+    CALL(prefopt_ranker_options_init(&ranker, sizeof ranker));
+    ranker.rule = (int32_t)o->rule;
+    ranker.tie_rule = (int32_t)o->ties;
+    ranker.soft_labels = o->soft_labels != 0;
+    ranker.soft_scale = o->soft_scale;
+    ranker.margin_floor = o->margin_floor;
+    if (o->rule == PREFOPT_PAIR_RANDOM || o->rule == PREFOPT_PAIR_BEST_RANDOM)
+        ranker.seed = (uint64_t)o->seed;
+    prefopt_reference *reference = make_reference(r);
+    expect_dpo(r);
+    CALL(prefopt_trainer_create_online_dpo(
+        &r->trainer, r->model.policy, without_reference(o) ? NULL : reference, r->reward.reward,
+        r->data, &dpo, &sampler, &ranker, train));
+    prefopt_reference_destroy(reference);
+}
+
+static void make_pg(tune_run *r, const prefopt_train_options *train)
+{
+    const tune_options *o = r->o;
+    prefopt_pg_options pg;
+    prefopt_sampler_options sampler;
+    CALL(prefopt_pg_options_init(&pg, sizeof pg));
+    pg.baseline = (int32_t)o->baseline;
+    pg.kl_placement = (int32_t)o->kl_in;
+    pg.kl_estimator = PREFOPT_KL_K1 + (int32_t)o->kl_estimator;
+    pg.beta = o->beta;
+    pg.clip_low = o->clip_low;
+    pg.clip_high = o->clip_high;
+    fill_sampler(&sampler, o);
+    prefopt_reference *reference = make_reference(r);
+    r->first_margin = o->start == NULL;
+    CALL(prefopt_trainer_create_policy_gradient(&r->trainer, r->model.policy, reference,
+                                                r->reward.reward, r->data, &pg, &sampler, train));
+    prefopt_reference_destroy(reference);
+}
+
+/* ---- a training run */
+
+/* Content of what goes in, for the echo. */
+static json_t *inputs_of(const tune_options *o)
+{
+    static const char *const files[] = {"config.json", "model.safetensors",
+                                        "model.safetensors.index.json", "tokenizer.json"};
+    const char *const folders[] = {o->model, o->start, o->reward}, *const names[] = {
+                                                                       "model", "start", "reward"};
+    json_t *inputs = json_object();
+    for (int k = 0; k < 3; k++)
+        for (int i = 0; folders[k] != NULL && i < 4; i++) {
+            char *path = language_path(folders[k], files[i]), name[64];
+            snprintf(name, sizeof name, "%s/%s", names[k], files[i]);
+            if (access(path, F_OK) == 0)
+                json_object_set_new(inputs, name, run_folder_file(path));
+            free(path);
+        }
+    json_object_set_new(inputs, "data", run_folder_file(o->data));
+    if (o->eval_data != NULL)
+        json_object_set_new(inputs, "eval-data", run_folder_file(o->eval_data));
+    return inputs;
+}
+
+static int train(const tune_options *o)
+{
+    tune_run r = {.o = o, .first_loss = NAN};
+    prefopt_train_options options;
+    prefopt_context *context = tune_judge_context(o);
+    language_open_in(&r.model, context, o->model, o->command == TUNE_REWARD);
+    if (o->reward != NULL)
+        tune_judge_reward(&r.reward, &r.model, o, o->model);
+    if (r.model.reward != NULL)
+        r.model.positions = run_folder_config(o->model, "max_position_embeddings", 0);
+    language_model limits = r.model;
+    if (r.reward.positions > 0 && r.reward.positions < limits.positions)
+        limits.positions = r.reward.positions;
+    const char *folders[] = {o->model, o->reward != NULL ? o->reward : o->start, o->start, NULL};
+    json_t *inputs = inputs_of(o);
+    r.data = tune_data_read(o, &limits, o->data, stdout);
+    run_folder_begin(o->out, folders);
+    json_t *echo = run_folder_echo(o, inputs);
+    if (o->config != NULL)
+        run_folder_same_inputs(o->config, echo);
+    int again = run_folder_check(o->out, o, echo);
+    char *from = language_path(o->model, "tokenizer.json");
+    char *to = language_path(o->out, "tokenizer.json");
+    language_copy(from, to);
+    free(from);
+    free(to);
+
+    r.rows = prefopt_dataset_size(r.data);
+    if (o->command == TUNE_DPO) /* the reference need not answer for rows that no step sees */
+        tune_data_some(&r.data, (int64_t)fmin(o->steps * o->batch, 1e18), (uint64_t)o->seed);
+    fill_train(&options, &r);
+    switch (o->command) {
+    case TUNE_SFT:
+        make_sft(&r, &options);
+        break;
+    case TUNE_REWARD:
+        make_reward(&r, &options);
+        break;
+    case TUNE_DPO:
+        make_dpo(&r, &options);
+        break;
+    case TUNE_ONLINE:
+        make_online(&r, &options);
+        break;
+    default:
+        make_pg(&r, &options);
+        break;
+    }
+    if (!again) /* not before all options are known to be good */
+        run_folder_write(o->out, "config_echo.json", echo);
+    json_decref(echo);
+    int code = tune_run_steps(&r);
+    prefopt_trainer_destroy(r.trainer);
+    prefopt_dataset_destroy(r.data);
+    language_close(&r.model);
+    language_close(&r.reward);
+    prefopt_context_destroy(context);
+    return code;
+}
+
+int main(int argc, char **argv)
+{
+    tune_options o;
+    tune_options_read(&o, argc, argv);
+    if (o.command == TUNE_INIT)
+        return init(&o);
+    if (o.command == TUNE_EVAL)
+        tune_judge_eval(&o);
+    else if (o.command == TUNE_COMPARE)
+        tune_judge_compare(&o);
+    else
+        return train(&o);
+    return 0;
+}

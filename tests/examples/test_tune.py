@@ -1,0 +1,250 @@
+"""The program tune as its users call it: the whole pipeline on a tiny random checkpoint.
+
+    test_tune.py TOP TUNE
+"""
+import json
+import os
+import pathlib
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import unittest
+
+TOP = pathlib.Path(sys.argv[1])
+TUNE = sys.argv[2]
+TOKENIZER, PAIRS = (str(TOP / "tests/examples" / name) for name in ("tiny_tokenizer.json", "tiny_pairs.jsonl"))
+COMMANDS = ["init", "sft", "reward", "dpo", "online", "pg", "eval", "compare"]
+
+
+def call(*words, cwd=None):
+    return subprocess.run([TUNE, *map(str, words)], capture_output=True, text=True, cwd=cwd)
+
+
+class Tune(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        folder = tempfile.TemporaryDirectory()
+        cls.addClassCleanup(folder.cleanup)
+        cls.folder = pathlib.Path(folder.name)
+        cls.said = {}
+        base, sft, reward = (cls.folder / name for name in ("base", "sft", "reward"))
+        data = ["--data", PAIRS]
+        for name, line in [
+            ("base", ["init", "--tokenizer", TOKENIZER, "--layers", 1, "--width", 16, "--heads", 2]),
+            ("sft", ["sft", "--model", base, *data, "--steps", 60, "--lr", "1e-2", "--whole-text"]),
+            ("reward", ["reward", "--model", sft, *data, "--steps", 30, "--lr", "1e-2"]),
+        ]:
+            done = call(*line, "--out", cls.folder / name)
+            assert (done.returncode, done.stderr) == (0, ""), (line, done.stderr)
+            cls.said[name] = done.stdout
+        cls.sft, cls.reward = sft, reward
+
+    def runs(self, *words):
+        done = call(*words)
+        self.assertEqual((done.returncode, done.stderr), (0, ""), done.stdout)
+        return done.stdout
+
+    def refused(self, code, words, *line):
+        """One line on stderr and the exit code."""
+        done = call(*line)
+        self.assertEqual(done.returncode, code, (line, done.stderr))
+        self.assertRegex(done.stderr, words)
+        self.assertEqual(done.stderr.count("\n"), 1, done.stderr)
+
+    def dpo(self, out, *more):
+        return ["dpo", "--model", self.sft, "--data", PAIRS, "--out", self.folder / out, "--lr", "1e-2", *more]
+
+    def sampled(self, command, out, *more):
+        return [command, "--model", self.sft, "--reward", self.reward, "--data", PAIRS, "--out", self.folder / out,
+                "--lr", "1e-3", "--max-new", 12, *more]
+
+    def weights(self, name):
+        return (self.folder / name / "model.safetensors").read_bytes()
+
+    def metrics(self, name):
+        lines = (self.folder / name / "metrics.jsonl").read_text().splitlines()
+        return [json.loads(line) for line in lines]
+
+    def complete(self, name, fields, steps):
+        """A line for each step, each with these fields; the checkpoint and its companions are there."""
+        rows = [row for row in self.metrics(name) if row["step"] > 0]
+        self.assertEqual([row["step"] for row in rows], list(range(1, steps + 1)))
+        for row in rows:
+            self.assertLessEqual(set(fields), set(row))
+        there = {path.name for path in (self.folder / name).iterdir()}
+        self.assertLessEqual({"config.json", "model.safetensors", "tokenizer.json", "config_echo.json"}, there)
+        if shutil.which("gnuplot"):
+            self.assertIn("<svg", (self.folder / name / "curves.svg").read_text())
+        return rows
+
+    PAIR_FIELDS = ["loss", "rewards/chosen", "rewards/rejected", "rewards/margins", "rewards/accuracies",
+                   "grad_norm", "learning_rate", "epoch"]
+
+    def test_help_teaches(self):
+        overview = self.runs("--help")
+        for command in COMMANDS:
+            self.assertRegex(overview, rf"(?m)^  {command} +\w")
+            text = self.runs(command, "--help")
+            self.assertTrue(text.startswith(f"tune {command} "), text)
+            for option in "--data", "--steps", "--beta", "--layers":
+                self.assertEqual(option in re.findall(r"(?m)^  (--\S+)", text),
+                                 option == "--data" and command != "init"
+                                 or option == "--steps" and command not in ("init", "eval", "compare")
+                                 or option == "--beta" and command in ("dpo", "online", "pg", "eval")
+                                 or option == "--layers" and command == "init", (command, option))
+        self.assertEqual(call().returncode, 2)
+
+    def test_init(self):
+        self.assertIn("0.02 million parameters", self.said["base"])
+        self.assertEqual((self.folder / "base/tokenizer.json").read_bytes(), pathlib.Path(TOKENIZER).read_bytes())
+        line = ["init", "--tokenizer", TOKENIZER, "--layers", 1, "--width", 16, "--heads", 2]
+        self.runs(*line, "--out", self.folder / "same")
+        self.runs(*line, "--out", self.folder / "other", "--seed", 1)
+        self.assertEqual(self.weights("same"), self.weights("base"))
+        self.assertNotEqual(self.weights("other"), self.weights("base"))
+
+    def test_sft(self):
+        rows = self.complete("sft", ["loss", "loss_per_token", "grad_norm", "learning_rate", "epoch", "tokens"], 60)
+        self.assertLess(rows[-1]["loss"], rows[0]["loss"] / 4)
+        self.assertEqual(rows[5]["epoch"], 4)  # 6 * 8 / 12
+
+    def test_reward(self):
+        self.assertIn("step 0: loss 0.693147, margin 0.000000: as it should be", self.said["reward"])
+        rows = self.complete("reward", self.PAIR_FIELDS, 30)
+        self.assertLess(rows[-1]["loss"], 0.05)
+        text = self.runs("eval", "--model", self.reward, "--data", PAIRS, "--json", self.folder / "r.json")
+        self.assertRegex(text, r"accuracy by the score +1\.0000  \[0\.7575, 1\.0000\]")  # 12 / (12 + 1.96^2)
+        value = json.loads((self.folder / "r.json").read_text())
+        self.assertEqual((value["kind"], value["pairs"], value["rewards/accuracies"][0]), ("reward", 12, 1))
+        self.assertGreater(value["preference_logp"][0], -0.05)
+
+    def test_dpo(self):
+        said = self.runs(*self.dpo("dpo", "--steps", 30))
+        self.assertIn("step 0: loss 0.693147, margin 0.000000: as it should be", said)
+        self.assertRegex(said, r"step 30/30  loss 0\.0\d+  accuracy 1\.00  margin \+\d.*steps/s .*0:00 left\n")
+        rows = self.complete("dpo", [*self.PAIR_FIELDS, "logps/chosen", "logps/rejected"], 30)
+        for row in rows:
+            self.assertAlmostEqual(row["rewards/margins"], row["rewards/chosen"] - row["rewards/rejected"], delta=1e-6)
+        text = self.runs("eval", "--model", self.folder / "dpo", "--data", PAIRS, "--reference", self.sft)
+        self.assertRegex(text, r"accuracy by the reward +1\.0000  \[")
+        echo = json.loads((self.folder / "dpo/config_echo.json").read_text())
+        self.assertEqual((echo["command"], echo["options"]["steps"], echo["options"]["variant"]), ("dpo", 30, "sigmoid"))
+        self.assertEqual(echo["inputs"]["data"]["bytes"], os.path.getsize(PAIRS))
+        # The echo repeats the run: by --config, and by its own line.
+        self.runs("dpo", "--config", self.folder / "dpo/config_echo.json", "--out", self.folder / "again")
+        self.assertEqual(self.weights("again"), self.weights("dpo"))
+        shutil.rmtree(self.folder / "dpo")
+        subprocess.run(echo["again"].replace("tune", TUNE, 1), shell=True, check=True, capture_output=True)
+        self.assertEqual(self.weights("again"), self.weights("dpo"))
+        self.assertNotEqual(self.weights("dpo"), self.weights("sft"))
+
+    def test_start_and_variants(self):
+        self.runs(*self.dpo("ipo", "--steps", 3, "--variant", "ipo"))
+        self.runs(*self.dpo("simpo", "--steps", 3, "--variant", "simpo", "--gamma", "0.4"))
+        said = self.runs(*self.dpo("on", "--steps", 3, "--start", self.folder / "ipo"))
+        self.assertNotIn("step 0", said)
+        self.refused(1, "gamma", *self.dpo("no", "--variant", "ipo", "--gamma", "0.4"))
+
+    def test_online_and_pg(self):
+        for command, fields in [("online", [*self.PAIR_FIELDS, "objective/scores"]),
+                                ("pg", ["loss", "objective/scores", "objective/kl", "grad_norm"])]:
+            said = self.runs(*self.sampled(command, command, "--steps", 8))
+            self.assertRegex(said, r"step 0: loss \S+, (margin|KL) 0\.000000: as it should be")
+            self.complete(command, fields[:1], 8)
+            self.assertTrue(any(set(fields) <= set(row) for row in self.metrics(command)))
+        line = ["--data", PAIRS, "--reward", self.reward, "--max-new", 12]
+        text = self.runs("compare", self.folder / "online", self.sft, *line, "--samples", 3)
+        self.assertRegex(text, r"A wins against B +0\.\d+  \[0\.\d+, ")
+        text = self.runs("compare", self.sft, self.sft, *line)
+        self.assertRegex(text, r"A wins against B +0\.5000  \[0\.2\d+, 0\.7\d+\]")
+        self.assertIn("the same score", text)
+
+    def test_what_is_wrong_is_said(self):
+        model = ["--model", self.sft, "--data", PAIRS]
+        out = ["--out", self.folder / "wrong"]
+        for words, *line in [
+            ("unknown command", "tuna"), ("unknown option --stepps", *self.dpo("wrong", "--stepps", 3)),
+            ("no option of tune sft, but of dpo online pg eval", "sft", *model, *out, "--beta", 1),
+            ("--out is missing", "dpo", *model), ("--steps is \"0\"", *self.dpo("wrong", "--steps", 0)),
+            ("--variant is \"dp\"", *self.dpo("wrong", "--variant", "dp")), ("needs a value", *self.dpo("w", "--steps")),
+            ("one word too many", *self.dpo("wrong", "more")), ("A and B", "compare", "a", "--data", PAIRS),
+            ("same folder", "dpo", *model, "--out", f"{self.sft}/../sft"),
+        ]:
+            self.refused(2, words, *line)
+        self.assertFalse((self.folder / "wrong").exists())
+        empty, bad, prompts = (self.folder / name for name in ("empty.jsonl", "bad.jsonl", "prompts.jsonl"))
+        empty.write_text("\n")
+        bad.write_text('{"prompt":"a","chosen":"b","rejected":"c"}\n{"prompt":"a","chosen":"b"}\n')
+        prompts.write_text('{"prompt":"a"}\n')
+        data = ["dpo", "--model", self.sft, *out, "--data"]
+        for words, *line in [
+            ("none.jsonl", *data, self.folder / "none.jsonl"), ("no rows are left", *data, empty),
+            ("bad.jsonl:2: ", *data, bad), ("row 1 is nothing that tune dpo learns", *data, prompts),
+            ("_IO: .*nowhere", "sft", "--model", self.folder / "nowhere", "--data", PAIRS, *out),
+            ("this is a reward model", "sft", "--model", self.reward, "--data", PAIRS, *out),
+            ("is a language model", "pg", *model, "--reward", self.sft, *out),
+            ("is a file", "dpo", *model, "--out", PAIRS), ("cannot be made", "dpo", *model, "--out", "/proc/none/x"),
+            ("cannot be written to", "dpo", *model, "--out", "/proc/self"),
+            ("it is no run of tune", "sft", "--model", self.sft, "--data", PAIRS, "--out", self.strange()),
+            ("has a run of tune sft, not of tune dpo", "dpo", "--model", self.folder / "base", "--data", PAIRS,
+             "--out", self.sft),
+            ("with --steps 60, not 61", "sft", "--model", self.folder / "base", "--data", PAIRS, "--out", self.sft,
+             "--steps", 61, "--lr", "1e-2", "--whole-text"),
+            ("another content of --data", "sft", "--model", self.folder / "base", "--data", self.other_pairs(),
+             "--out", self.sft, "--steps", 60, "--lr", "1e-2", "--whole-text"),
+        ]:
+            self.refused(1, words, *line)
+
+    def strange(self):
+        (self.folder / "strange").mkdir(exist_ok=True)
+        (self.folder / "strange/config.json").write_text("{}")
+        return self.folder / "strange"
+
+    def other_pairs(self):
+        path = self.folder / "other.jsonl"
+        path.write_text(pathlib.Path(PAIRS).read_text() * 2)
+        return path
+
+    def test_a_tokenizer_that_does_not_fit(self):
+        odd = self.folder / "odd"
+        shutil.copytree(self.sft, odd)
+        tokenizer = json.loads(pathlib.Path(TOKENIZER).read_text())
+        n = max(tokenizer["model"]["vocab"].values()) + 1
+        tokenizer["model"]["vocab"][chr(0x100) * 2] = n  # two bytes of value 0, merged
+        (odd / "tokenizer.json").write_text(json.dumps(tokenizer))
+        line = ["--data", PAIRS, "--out", self.folder / "x"]
+        self.refused(1, "the tokenizer has 385 tokens, the model 384", "sft", "--model", odd, *line)
+        self.refused(1, "differ: tokens of one are not those of the other", "pg", "--model", self.sft, "--reward",
+                     self.other_reward(tokenizer), *line)
+        config = json.loads((self.sft / "config.json").read_text())
+        shutil.copy(TOKENIZER, odd)
+        (odd / "config.json").write_text(json.dumps({**config, "eos_token_id": 384}))
+        self.refused(1, "384", "sft", "--model", odd, *line)
+        del tokenizer["model"]["vocab"][chr(0x100) * 2]
+        text = json.dumps(tokenizer).replace("<|endoftext|>", "<|fin|>")
+        (self.folder / "endless.json").write_text(text)
+        init = ["init", "--tokenizer", self.folder / "endless.json", "--layers", 1, "--width", 8, "--heads", 2]
+        self.refused(1, "name it with --eos", *init, "--out", self.folder / "y")
+        self.refused(1, "has no token zzz", *init, "--out", self.folder / "y", "--eos", "zzz")
+        self.runs(*init, "--out", self.folder / "y", "--eos", "<|fin|>")
+
+    def other_reward(self, tokenizer):
+        other = self.folder / "other_reward"
+        shutil.copytree(self.reward, other)
+        (other / "tokenizer.json").write_text(json.dumps(tokenizer))
+        return other
+
+    def test_step_0_that_is_not_as_it_should_be_is_said(self):
+        file = self.folder / "margins.jsonl"
+        file.write_text('{"prompt":"a","chosen":" b","rejected":" c","margin":1}\n')
+        done = call("dpo", "--model", self.sft, "--data", file, "--out", self.folder / "m", "--steps", 1)
+        self.assertEqual(done.returncode, 0)
+        self.assertIn("step 0: loss 0.744397, margin 0.000000: NOT as it should be", done.stderr)
+
+
+if __name__ == "__main__":
+    unittest.main(argv=sys.argv[:1])
