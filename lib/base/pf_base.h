@@ -96,6 +96,10 @@ void pf_permutation(uint64_t seed, uint64_t stream, int64_t n, int64_t *order);
 #define PF_HASH_START UINT64_C(0xcbf29ce484222325)
 uint64_t pf_hash(uint64_t hash, const void *bytes, size_t n);
 
+/* Hash of much memory, chained from `hash`, on the context's threads (NULL: on this one) and the
+ * same for any number of them. Not for adversaries. (content_hash.c) */
+uint64_t pf_content_hash(prefopt_context *context, uint64_t hash, const void *bytes, int64_t n);
+
 /* ---- the parallel loop (parallel.c) */
 
 typedef void pf_task_fn(void *payload, int64_t task);

@@ -22,6 +22,19 @@ int64_t pf_extras_keeps(const pf_policy_extras *extras, void *payload, const pre
     return n < 1 ? 1 : n < in->n ? n : in->n;
 }
 
+bool pf_extras_values(const pf_policy_extras *extras, void *payload, pf_values *out)
+{
+    const pf_shape *shape = NULL;
+    const float *value = NULL;
+    if (extras == NULL || extras->weights == NULL)
+        return false;
+    extras->weights(payload, &shape, &value);
+    if (shape == NULL)
+        return false;
+    *out = (pf_values){.shape = shape, .dtype = PREFOPT_F32, .n = shape->n, .value = value};
+    return true;
+}
+
 int32_t pf_parameters_check(const prefopt_parameters *parameters, const char *owner)
 {
     if (parameters->dtype != PREFOPT_F64 && parameters->dtype != PREFOPT_F32)

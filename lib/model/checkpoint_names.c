@@ -63,6 +63,24 @@ int32_t pf_read_small(prefopt_context *context, int folder, const char *name, co
     return status;
 }
 
+int32_t pf_write_small(prefopt_context *context, const char *folder, const char *name,
+                       const char *bytes, int64_t n)
+{
+    char *path;
+    pf_file *file;
+    PF_TRY(pf_join(context, folder, name, &path));
+    int32_t status = pf_file_create(&file, context, path);
+    if (status == PREFOPT_OK) {
+        status = pf_file_put(file, bytes, n);
+        if (status == PREFOPT_OK)
+            status = pf_file_commit(file);
+        else
+            pf_file_abandon(file);
+    }
+    pf_free(context, path);
+    return status;
+}
+
 bool pf_is_save_id(const char *id)
 {
     return strlen(id) == PF_SAVE_ID - 1 && strspn(id, "0123456789abcdef") == PF_SAVE_ID - 1;

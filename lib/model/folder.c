@@ -6,6 +6,7 @@
 #include <limits.h>
 #include <stdio.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "base/pf_file.h"
@@ -110,6 +111,17 @@ static bool copy_folder(int from, int to, const char *name, mode_t mode)
         close(b);
     errno = error;
     return good;
+}
+
+bool pf_folder_exchange(const char *a, const char *b)
+{
+#ifdef SYS_renameat2
+    enum { EXCHANGE = 1 << 1 };
+    return syscall(SYS_renameat2, AT_FDCWD, a, AT_FDCWD, b, EXCHANGE) == 0;
+#else
+    (void)a, (void)b;
+    return false;
+#endif
 }
 
 typedef struct {

@@ -58,6 +58,10 @@ int32_t pf_join(prefopt_context *context, const char *a, const char *b, char **o
 int32_t pf_read_small(prefopt_context *context, int folder, const char *name, const char *path,
                       int64_t most, char **bytes, int64_t *n);
 
+/* Writes the file FOLDER/NAME, whole and on disk. IO, MEMORY. */
+int32_t pf_write_small(prefopt_context *context, const char *folder, const char *name,
+                       const char *bytes, int64_t n);
+
 /* The folder that a save builds under: PREFIX.16 hexadecimal digits.prefopt-save. */
 #define PF_SAVE_SUFFIX ".prefopt-save"
 enum { PF_SAVE_ID = 17, PF_SAVE_NAME = 1 + 16 + sizeof PF_SAVE_SUFFIX };

@@ -14,6 +14,10 @@ void pf_folder_remove(int parent, const char *name);
  * cannot be), links as links, folders with their content. IO names the entry. */
 int32_t pf_folder_mirror(int from, int to, pf_name_test *skip);
 
+/* Two folders (by path) change places at once. False where the file system or the system lacks it.
+ */
+bool pf_folder_exchange(const char *a, const char *b);
+
 /* Moves to the folder `to` what `from` has, `to` has not, and `skip` does not refuse. */
 void pf_folder_rescue(int from, int to, pf_name_test *skip);
 

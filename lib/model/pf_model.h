@@ -5,6 +5,7 @@
 
 #include "base/pf_base.h"
 #include "data/pf_data.h"
+#include "model/pf_transformer.h"
 #include "prefopt/model.h"
 
 /* ---- the space of completions (space.c) */
@@ -61,6 +62,8 @@ typedef struct pf_policy_extras {
     /* A decoder of the policy's present weights, for the caller to destroy before they change;
      * scale: see pf_decoder_create. Its shape's vocabulary and eos are the space's. MEMORY. */
     int32_t (*decoder)(void *payload, float scale, pf_decoder **out);
+    /* The transformer behind: its shape, and its weights as they lie now. */
+    void (*weights)(void *payload, const pf_shape **shape, const float **value);
 } pf_policy_extras;
 
 struct prefopt_policy {
@@ -98,6 +101,20 @@ int32_t pf_policy_next_logprobs(const prefopt_policy *policy, const prefopt_sequ
 int64_t pf_policy_keeps(const prefopt_policy *policy, const prefopt_sequences *in);
 
 /* ---- shared by policy and reward (callbacks.c) */
+
+/* Parameters to be read alone: nothing is copied, and weights that are shared stay shared. */
+typedef struct {
+    const pf_shape *shape; /* of a transformer; else NULL */
+    int32_t dtype;
+    int64_t n;
+    const void *value;
+} pf_values;
+
+/* Errors: UNSUPPORTED (no parameters callback), CALLBACK and those of the callback. A reward's are
+ * in pf_reward.h. */
+int32_t pf_policy_values(const prefopt_policy *policy, pf_values *out);
+/* False: not known to be a transformer's. */
+bool pf_extras_values(const pf_policy_extras *extras, void *payload, pf_values *out);
 
 /* The answer of extras (may be NULL), kept between 1 and in->n. */
 int64_t pf_extras_keeps(const pf_policy_extras *extras, void *payload, const prefopt_sequences *in);

@@ -23,6 +23,9 @@ prefopt_reward *pf_reward_retain(prefopt_reward *reward);
  * holds anything. */
 int32_t pf_reward_scores(const prefopt_reward *reward, const prefopt_sequences *in, double *score);
 
+/* As pf_policy_values. */
+int32_t pf_reward_values(const prefopt_reward *reward, pf_values *out);
+
 /* As pf_policy_keeps, for scores and backward. */
 int64_t pf_reward_keeps(const prefopt_reward *reward, const prefopt_sequences *in);
 

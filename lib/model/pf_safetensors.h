@@ -60,7 +60,24 @@ int32_t pf_safetensors_write(prefopt_context *context, const char *path, const p
 int32_t pf_safetensors_check(prefopt_context *context, const pf_tensor *tensors, int64_t n_tensors,
                              const float *value, int32_t dtype);
 
-const char *pf_dtype_name(int32_t dtype); /* "F32", "F16", "BF16" */
+/* Numbers that lie anywhere, [n], to be written as they are, whatever their values. */
+typedef struct {
+    const char *name; /* shorter than PF_TENSOR_NAME; plain letters, digits, points, underscores */
+    int32_t dtype;    /* F64 or F32 */
+    int64_t n;
+    const void *value;
+} pf_array;
+int32_t pf_safetensors_write_arrays(prefopt_context *context, const char *path,
+                                    const pf_array *arrays, int64_t n_arrays);
+
+/* The tensor of this name, or NULL. */
+const pf_file_tensor *pf_safetensors_find(const pf_safetensors *file, const char *name);
+
+const char *pf_dtype_name(int32_t dtype); /* "F64", "F32", "F16", "BF16" */
+static inline int64_t pf_dtype_size(int32_t dtype)
+{
+    return dtype == PREFOPT_F64 ? 8 : dtype == PREFOPT_F32 ? 4 : 2;
+}
 
 /* For error texts: what stands in a file, printable and short; a shape as "[3, 4]". */
 void pf_show_name(char out[PF_NAME_ROOM], const char *name);

@@ -257,7 +257,7 @@ int32_t prefopt_policy_backward(prefopt_policy *policy, const prefopt_sequences 
                     "backward");
 }
 
-static int32_t read_parameters(prefopt_policy *policy, prefopt_parameters *own)
+static int32_t read_parameters(const prefopt_policy *policy, prefopt_parameters *own)
 {
     *own = (prefopt_parameters){.struct_size = sizeof *own};
     if (policy->callbacks.parameters == NULL)
@@ -265,6 +265,16 @@ static int32_t read_parameters(prefopt_policy *policy, prefopt_parameters *own)
                        "this policy shows no parameters: it has no parameters callback");
     PF_TRY(answered(policy, policy->callbacks.parameters(policy->payload, own), "parameters"));
     return pf_parameters_check(own, "policy");
+}
+
+int32_t pf_policy_values(const prefopt_policy *policy, pf_values *out)
+{
+    if (pf_extras_values(policy->extras, policy->payload, out))
+        return PREFOPT_OK;
+    prefopt_parameters own;
+    PF_TRY(read_parameters(policy, &own));
+    *out = (pf_values){.dtype = own.dtype, .n = own.n, .value = own.value};
+    return PREFOPT_OK;
 }
 
 int32_t prefopt_policy_parameters(prefopt_policy *policy, prefopt_parameters *out)

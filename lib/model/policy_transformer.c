@@ -182,7 +182,15 @@ static int32_t transformer_decoder(void *payload, float scale, pf_decoder **out)
     return pf_decoder_create(out, model->shape, model->weights->value, scale, model->transitions);
 }
 
-static const pf_policy_extras extras = {.keeps = transformer_keeps, .decoder = transformer_decoder};
+static void transformer_weights(void *payload, const pf_shape **shape, const float **value)
+{
+    const pf_transformer *model = payload;
+    *shape = model->shape;
+    *value = model->weights->value;
+}
+
+static const pf_policy_extras extras = {
+    .keeps = transformer_keeps, .decoder = transformer_decoder, .weights = transformer_weights};
 
 int32_t pf_policy_transformer_wrap(prefopt_policy **out, pf_transformer *model)
 {

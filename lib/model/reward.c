@@ -119,7 +119,7 @@ int32_t prefopt_reward_backward(prefopt_reward *reward, const prefopt_sequences 
                     "backward");
 }
 
-static int32_t read_parameters(prefopt_reward *reward, prefopt_parameters *own)
+static int32_t read_parameters(const prefopt_reward *reward, prefopt_parameters *own)
 {
     *own = (prefopt_parameters){.struct_size = sizeof *own};
     if (reward->callbacks.parameters == NULL)
@@ -127,6 +127,16 @@ static int32_t read_parameters(prefopt_reward *reward, prefopt_parameters *own)
                        "this reward shows no parameters: it has no parameters callback");
     PF_TRY(answered(reward, reward->callbacks.parameters(reward->payload, own), "parameters"));
     return pf_parameters_check(own, "reward");
+}
+
+int32_t pf_reward_values(const prefopt_reward *reward, pf_values *out)
+{
+    if (pf_extras_values(reward->extras, reward->payload, out))
+        return PREFOPT_OK;
+    prefopt_parameters own;
+    PF_TRY(read_parameters(reward, &own));
+    *out = (pf_values){.dtype = own.dtype, .n = own.n, .value = own.value};
+    return PREFOPT_OK;
 }
 
 int32_t prefopt_reward_parameters(prefopt_reward *reward, prefopt_parameters *out)

@@ -65,7 +65,18 @@ static int64_t implicit_keeps(void *payload, const prefopt_sequences *in)
     return pf_policy_keeps(((implicit *)payload)->policy, in);
 }
 
-static const pf_policy_extras implicit_extras = {.keeps = implicit_keeps};
+static void implicit_weights(void *payload, const pf_shape **shape, const float **value)
+{
+    const prefopt_policy *policy = ((implicit *)payload)->policy;
+    pf_values values;
+    if (!pf_extras_values(policy->extras, policy->payload, &values))
+        return;
+    *shape = values.shape;
+    *value = values.value;
+}
+
+static const pf_policy_extras implicit_extras = {.keeps = implicit_keeps,
+                                                 .weights = implicit_weights};
 
 static void implicit_destroy(void *payload)
 {

@@ -138,7 +138,14 @@ static const prefopt_reward_callbacks callbacks = {
     .updated = transformer_updated,
 };
 
-static const pf_policy_extras extras = {.keeps = transformer_keeps};
+static void transformer_weights(void *payload, const pf_shape **shape, const float **value)
+{
+    const pf_transformer *model = payload;
+    *shape = model->shape;
+    *value = model->weights->value;
+}
+
+static const pf_policy_extras extras = {.keeps = transformer_keeps, .weights = transformer_weights};
 
 int32_t pf_reward_transformer_wrap(prefopt_reward **out, pf_transformer *model)
 {

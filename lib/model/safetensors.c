@@ -44,7 +44,18 @@ void pf_show_shape(char out[PF_SHAPE_ROOM], int32_t n_dims, const int64_t *dims)
 
 const char *pf_dtype_name(int32_t dtype)
 {
-    return dtype == PREFOPT_F32 ? "F32" : dtype == PREFOPT_F16 ? "F16" : "BF16";
+    return dtype == PREFOPT_F64   ? "F64"
+           : dtype == PREFOPT_F32 ? "F32"
+           : dtype == PREFOPT_F16 ? "F16"
+                                  : "BF16";
+}
+
+const pf_file_tensor *pf_safetensors_find(const pf_safetensors *file, const char *name)
+{
+    for (int64_t i = 0; i < file->n_tensors; i++)
+        if (strcmp(file->tensors[i].name, name) == 0)
+            return &file->tensors[i];
+    return NULL;
 }
 
 #if PF_HAVE_JSON

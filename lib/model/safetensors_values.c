@@ -125,37 +125,53 @@ int32_t pf_safetensors_check(prefopt_context *context, const pf_tensor *tensors,
 
 /* ---------------------------------------------------------------- writing */
 
-/* The header's text, with its length before it; *out is to be freed. */
-static int32_t make_header(prefopt_context *context, const pf_tensor *tensors, int64_t n_tensors,
-                           int32_t dtype, const char *save, char **out, int64_t *n_out)
+/* A header as it grows: its length, then the text. */
+typedef struct {
+    prefopt_context *context;
+    char *text;
+    int64_t room, n;
+    int64_t n_bytes; /* of the data so far */
+} header;
+
+static int32_t header_begin(header *h, prefopt_context *context, int64_t n_tensors,
+                            const char *save)
 {
     enum { ENTRY = PF_TENSOR_NAME + 160, OTHER = 200 };
-    int64_t room = n_tensors * ENTRY + OTHER, n = 8, size = dtype == PREFOPT_F32 ? 4 : 2;
-    char *text = pf_alloc(context, room, 1);
-    if (text == NULL)
+    *h = (header){.context = context, .room = n_tensors * ENTRY + OTHER, .n = 8};
+    h->text = pf_alloc(context, h->room, 1);
+    if (h->text == NULL)
         return PREFOPT_ERR_MEMORY;
-    n += snprintf(text + n, (size_t)(room - n), "{\"__metadata__\":{\"format\":\"pt\"");
+    h->n +=
+        snprintf(h->text + h->n, (size_t)(h->room - h->n), "{\"__metadata__\":{\"format\":\"pt\"");
     if (save != NULL)
-        n += snprintf(text + n, (size_t)(room - n), ",\"%s\":\"%.40s\"", PF_SAVE_KEY, save);
-    n += snprintf(text + n, (size_t)(room - n), "}");
-    for (int64_t i = 0; i < n_tensors; i++) {
-        const pf_tensor *t = &tensors[i];
-        n += snprintf(text + n, (size_t)(room - n), ",\"%s\":{\"dtype\":\"%s\",\"shape\":[%lld",
-                      t->name, pf_dtype_name(dtype), (long long)t->rows);
-        if (t->n_dims == 2)
-            n += snprintf(text + n, (size_t)(room - n), ",%lld", (long long)t->columns);
-        n += snprintf(text + n, (size_t)(room - n), "],\"data_offsets\":[%lld,%lld]}",
-                      (long long)(t->offset * size),
-                      (long long)((t->offset + t->rows * t->columns) * size));
-    }
-    text[n++] = '}';
-    while (n % 8 != 0)
-        text[n++] = ' ';
-    for (int32_t i = 0; i < 8; i++)
-        text[i] = (char)((uint64_t)(n - 8) >> 8 * i & 0xff);
-    *out = text;
-    *n_out = n;
+        h->n += snprintf(h->text + h->n, (size_t)(h->room - h->n), ",\"%s\":\"%.40s\"", PF_SAVE_KEY,
+                         save);
+    h->n += snprintf(h->text + h->n, (size_t)(h->room - h->n), "}");
     return PREFOPT_OK;
+}
+
+/* Data lie in the order in which they are added. columns: -1 for a vector. */
+static void header_add(header *h, const char *name, int32_t dtype, int64_t rows, int64_t columns)
+{
+    int64_t n_bytes = rows * (columns < 0 ? 1 : columns) * pf_dtype_size(dtype);
+    h->n += snprintf(h->text + h->n, (size_t)(h->room - h->n),
+                     ",\"%.*s\":{\"dtype\":\"%s\",\"shape\":[%lld", (int)PF_TENSOR_NAME, name,
+                     pf_dtype_name(dtype), (long long)rows);
+    if (columns >= 0)
+        h->n += snprintf(h->text + h->n, (size_t)(h->room - h->n), ",%lld", (long long)columns);
+    h->n += snprintf(h->text + h->n, (size_t)(h->room - h->n), "],\"data_offsets\":[%lld,%lld]}",
+                     (long long)h->n_bytes, (long long)(h->n_bytes + n_bytes));
+    h->n_bytes += n_bytes;
+}
+
+/* The file's length field and end of header; data begin at a multiple of 8. */
+static void header_end(header *h)
+{
+    h->text[h->n++] = '}';
+    while (h->n % 8 != 0)
+        h->text[h->n++] = ' ';
+    for (int32_t i = 0; i < 8; i++)
+        h->text[i] = (char)((uint64_t)(h->n - 8) >> 8 * i & 0xff);
 }
 
 typedef struct {
@@ -191,25 +207,76 @@ static int32_t put_halves(prefopt_context *context, pf_file *file, int64_t n, co
     return status;
 }
 
+/* The file with its header; what puts the data may fail. */
+static int32_t write_file(prefopt_context *context, const char *path, const header *h,
+                          int32_t (*put)(prefopt_context *, pf_file *, const void *payload),
+                          const void *payload)
+{
+    pf_file *file;
+    PF_TRY(pf_file_create(&file, context, path));
+    int32_t status = pf_file_put(file, h->text, h->n);
+    if (status == PREFOPT_OK)
+        status = put(context, file, payload);
+    if (status == PREFOPT_OK)
+        return pf_file_commit(file);
+    pf_file_abandon(file);
+    return status;
+}
+
+typedef struct {
+    int64_t n;
+    const float *value;
+    int32_t dtype;
+} value_work;
+
+static int32_t put_values(prefopt_context *context, pf_file *file, const void *payload)
+{
+    const value_work *w = payload;
+    if (w->dtype == PREFOPT_F32)
+        return pf_file_put(file, w->value, w->n * (int64_t)sizeof *w->value);
+    return put_halves(context, file, w->n, w->value, w->dtype);
+}
+
 int32_t pf_safetensors_write(prefopt_context *context, const char *path, const pf_tensor *tensors,
                              int64_t n_tensors, const float *value, int32_t dtype, const char *save)
 {
-    char *header;
-    int64_t n_header, n = count(tensors, n_tensors);
-    pf_file *file;
-    PF_TRY(make_header(context, tensors, n_tensors, dtype, save, &header, &n_header));
-    int32_t status = pf_file_create(&file, context, path);
-    if (status == PREFOPT_OK) {
-        status = pf_file_put(file, header, n_header);
-        if (status == PREFOPT_OK && dtype == PREFOPT_F32)
-            status = pf_file_put(file, value, n * (int64_t)sizeof *value);
-        else if (status == PREFOPT_OK)
-            status = put_halves(context, file, n, value, dtype);
-        if (status == PREFOPT_OK)
-            status = pf_file_commit(file);
-        else
-            pf_file_abandon(file);
-    }
-    pf_free(context, header);
+    header h;
+    value_work w = {count(tensors, n_tensors), value, dtype};
+    PF_TRY(header_begin(&h, context, n_tensors, save));
+    for (int64_t i = 0; i < n_tensors; i++)
+        header_add(&h, tensors[i].name, dtype, tensors[i].rows,
+                   tensors[i].n_dims == 2 ? tensors[i].columns : -1);
+    header_end(&h);
+    int32_t status = write_file(context, path, &h, put_values, &w);
+    pf_free(context, h.text);
+    return status;
+}
+
+typedef struct {
+    const pf_array *arrays;
+    int64_t n;
+} array_work;
+
+static int32_t put_arrays(prefopt_context *context, pf_file *file, const void *payload)
+{
+    (void)context;
+    const array_work *w = payload;
+    for (int64_t i = 0; i < w->n; i++)
+        PF_TRY(pf_file_put(file, w->arrays[i].value,
+                           w->arrays[i].n * pf_dtype_size(w->arrays[i].dtype)));
+    return PREFOPT_OK;
+}
+
+int32_t pf_safetensors_write_arrays(prefopt_context *context, const char *path,
+                                    const pf_array *arrays, int64_t n_arrays)
+{
+    header h;
+    array_work w = {arrays, n_arrays};
+    PF_TRY(header_begin(&h, context, n_arrays, NULL));
+    for (int64_t i = 0; i < n_arrays; i++)
+        header_add(&h, arrays[i].name, arrays[i].dtype, arrays[i].n, -1);
+    header_end(&h);
+    int32_t status = write_file(context, path, &h, put_arrays, &w);
+    pf_free(context, h.text);
     return status;
 }
