@@ -424,6 +424,10 @@ static const entry entries[] = {
     FIELD(prefopt_evaluation_options, every)
     FIELD(prefopt_evaluation_options, patience)
     FIELD(prefopt_evaluation_options, min_delta)
+    STRUCT(prefopt_save_options)
+    FIELD(prefopt_save_options, struct_size)
+    FIELD(prefopt_save_options, keep_best)
+    FIELD(prefopt_save_options, keep)
 
     /* end of train */
 

@@ -113,6 +113,7 @@ prefopt_train_options: u32 struct_size, i32 optimiser, i32 schedule, i32 reserve
     ridge, f64 score_ridge, f64 tolerance, i64 max_iterations, ptr progress, ptr
     progress_payload, i64 progress_every
 prefopt_evaluation_options: u32 struct_size, i32 keep_best, i64 every, i64 patience, f64 min_delta
+prefopt_save_options: u32 struct_size, i32 keep_best, i64 keep
 prefopt_coverage: u32 struct_size, u32 reserved, i64 n_prompts, i64 n_completions, i64
     n_uncovered, f64 uncovered_ref_mass, f64 uncovered_policy_mass, f64
     uncovered_soft_optimal_mass, f64 max_ratio, f64 chi_square, f64 worst_policy_mass, i32
@@ -275,6 +276,10 @@ i32 prefopt_trainer_set_evaluation ptr ptr ptr ptr
 i32 prefopt_trainer_restore_best ptr
 i32 prefopt_trainer_fit ptr ptr
 i32 prefopt_trainer_loss ptr ptr
+i32 prefopt_save_options_init ptr u32
+i32 prefopt_trainer_save ptr str ptr
+i32 prefopt_trainer_restore ptr str
+i32 prefopt_checkpoint_latest str ptr ptr i64 ptr
 i32 prefopt_trainer_log_tie ptr ptr
 i32 prefopt_report_coverage ptr ptr ptr ptr ptr ptr f64
 i32 prefopt_report_displacement ptr ptr ptr ptr
@@ -1532,10 +1537,29 @@ class Trainer(_Handle):
         check(lib.prefopt_trainer_loss(self.handle, ctypes.addressof(out)))
         return out.value
 
+    def save(self, directory, **options):
+        """Saves directory/step-000000123; options as in prefopt_save_options (keep=3)."""
+        check(lib.prefopt_trainer_save(self.handle, os.fsencode(directory),
+                                       _ref(_options("prefopt_save_options", options))))
+
+    def restore(self, directory):
+        """Goes on from the newest checkpoint in the directory, or from the one that it is."""
+        check(lib.prefopt_trainer_restore(self.handle, os.fsencode(directory)))
+
     def log_tie(self):
         out = ctypes.c_double()
         check(lib.prefopt_trainer_log_tie(self.handle, ctypes.addressof(out)))
         return out.value
+
+
+def latest_checkpoint(directory):
+    """(step, path) of the newest checkpoint of a trainer in the directory; None when there is none."""
+    step, needed = ctypes.c_int64(), ctypes.c_int64()
+    name = os.fsencode(directory)
+    room = ctypes.create_string_buffer(len(name) + 64)
+    check(lib.prefopt_checkpoint_latest(name, ctypes.addressof(step), ctypes.addressof(room),
+                                        len(room), ctypes.addressof(needed)))
+    return None if step.value < 0 else (step.value, os.fsdecode(room.value))
 
 
 # ---------------------------------------------------------------- reports

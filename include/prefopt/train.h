@@ -268,6 +268,58 @@ PREFOPT_API int32_t prefopt_trainer_fit(prefopt_trainer *trainer, prefopt_progre
  * the sampled objectives. Since 0.1. */
 PREFOPT_API int32_t prefopt_trainer_loss(prefopt_trainer *trainer, double *loss);
 
+/* ---- saving and going on (docs/checkpoints.md) */
+
+typedef struct prefopt_save_options {
+    uint32_t struct_size;
+    int32_t keep_best; /* must be 0 for a trainer without evaluation; default 0 */
+    int64_t keep; /* of this run's checkpoints in the directory the newest so many stay, the others
+                     are removed; default 0: all stay */
+} prefopt_save_options;
+
+/* Fills options with the defaults. Errors: ARGUMENT (NULL), VERSION. Thread-safe. Since 0.1. */
+PREFOPT_API int32_t prefopt_save_options_init(prefopt_save_options *options, uint32_t struct_size);
+
+/* Saves all that the run depends on as the folder directory/step-000000123, named after the steps
+ * taken: parameters, optimiser, step (which with the seed says which rows come next), a tie
+ * parameter, and what the objective keeps from step to step. Where the model is a transformer the
+ * folder is one that prefopt_policy_load or prefopt_reward_load takes. The directory is made where
+ * it is not there (its parent must be).
+ *
+ * The folder appears whole or not at all, whenever the process ends: a run that was killed and goes
+ * on by prefopt_trainer_restore has the same bits after each step as one that never was, given the
+ * same build, machine, options and byte budget. When it fails, earlier checkpoints are as they were
+ * and the trainer can go on. May be called between runs and from the progress callback. options:
+ * NULL for the defaults. One save to a directory at a time. Folders of other runs, and what else is
+ * in the directory, stay as they are.
+ *
+ * Errors: ARGUMENT, IO (names the file: disk full, no right to write), STATE (the step's folder is
+ * there and is another run's, or none of a trainer's), MEMORY, UNSUPPORTED (built without JSON),
+ * CALLBACK, VERSION. Since 0.1. */
+PREFOPT_API int32_t prefopt_trainer_save(const prefopt_trainer *trainer, const char *directory,
+                                         const prefopt_save_options *options);
+
+/* Goes on from the newest checkpoint in the directory, or from the directory itself where it is
+ * one: afterwards trainer and model are as they were when it was saved. The trainer must have been
+ * made as the saved one was: with the same objective, options, data and shape of model (the
+ * parameters may be any; a reward model and a reference must be those of the start). progress,
+ * tolerance and max_iterations may differ, and so may the number of threads.
+ *
+ * Errors: IO (there is none; a file cannot be read), FORMAT (a file is damaged, or of another
+ * checkpoint: names file and field), STATE (the run is another: names the field and both values),
+ * ARGUMENT, MEMORY, UNSUPPORTED (built without JSON), CALLBACK. On failure trainer and model are as
+ * before. Since 0.1. */
+PREFOPT_API int32_t prefopt_trainer_restore(prefopt_trainer *trainer, const char *directory);
+
+/* The newest checkpoint of a trainer in the directory: *step is its step, or -1 when there is none
+ * (or no such directory); path (capacity bytes) its folder, ended by a zero, "" when there is none.
+ * path may be NULL when capacity is 0; *n_bytes: the room that the path needs, may be NULL. The
+ * files of the checkpoint are not looked into.
+ * Errors: ARGUMENT (NULL, a capacity too small), IO (the directory cannot be listed). Thread-safe.
+ * Since 0.1. */
+PREFOPT_API int32_t prefopt_checkpoint_latest(const char *directory, int64_t *step, char *path,
+                                              int64_t capacity, int64_t *n_bytes);
+
 /* The tie parameter of a reward trainer as it stands. Errors: ARGUMENT, UNSUPPORTED (no tie model).
  * Since 0.1. */
 PREFOPT_API int32_t prefopt_trainer_log_tie(const prefopt_trainer *trainer, double *log_tie);

@@ -3,6 +3,7 @@
 #include <math.h>
 
 #include "train/pf_sampled.h"
+#include "train/pf_saved.h"
 
 typedef struct {
     prefopt_dpo_options dpo;
@@ -96,6 +97,14 @@ static void destroy(prefopt_trainer *trainer)
     pf_free(trainer->context, state->work);
     pf_pair_batch_clear(&state->pairs);
     pf_ranking_batch_clear(&state->rankings);
+}
+
+static void describe(const prefopt_trainer *trainer, pf_describe *to)
+{
+    const dpo_state *state = trainer->state;
+    pf_describe_dpo(to, &state->dpo);
+    if (state->ref != NULL)
+        pf_describe_about(to, "reference_logp", state->ref, trainer->rows->n_distinct);
 }
 
 int32_t pf_dpo_check(const prefopt_dpo_options *dpo, const prefopt_reference *reference,
@@ -199,7 +208,8 @@ static const pf_objective objective = {.name = "dpo",
                                        .evaluate = evaluate,
                                        .exists = exists,
                                        .held_out = held_out,
-                                       .destroy = destroy};
+                                       .destroy = destroy,
+                                       .describe = describe};
 
 int32_t pf_dpo_held_out(prefopt_trainer **out, const prefopt_trainer *trainer,
                         const prefopt_dpo_options *dpo, const prefopt_reference *reference,

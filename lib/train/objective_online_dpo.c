@@ -2,6 +2,7 @@
 #include <math.h>
 
 #include "train/pf_sampled.h"
+#include "train/pf_saved.h"
 
 typedef struct {
     pf_sampled sampled;
@@ -140,11 +141,20 @@ static int32_t held_out(prefopt_trainer **out, const prefopt_trainer *trainer,
     return pf_dpo_held_out(out, trainer, &state->dpo, reference, data);
 }
 
+static void describe(const prefopt_trainer *trainer, pf_describe *to)
+{
+    const online_state *state = trainer->state;
+    pf_describe_dpo(to, &state->dpo);
+    pf_describe_ranker(to, &state->ranker);
+    pf_sampled_describe(&state->sampled, to);
+}
+
 static const pf_objective objective = {.name = "online_dpo",
                                        .sampled = true,
                                        .evaluate = evaluate,
                                        .held_out = held_out,
-                                       .destroy = destroy};
+                                       .destroy = destroy,
+                                       .describe = describe};
 
 static int32_t fill(prefopt_trainer *trainer, prefopt_reference *reference, prefopt_reward *reward,
                     const prefopt_dataset *prompts, const prefopt_sampler_options *sampler)

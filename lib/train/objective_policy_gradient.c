@@ -3,6 +3,7 @@
 
 #include "prefopt/policy_gradient.h"
 #include "train/pf_sampled.h"
+#include "train/pf_saved.h"
 
 typedef struct {
     pf_sampled sampled;
@@ -89,8 +90,18 @@ static void destroy(prefopt_trainer *trainer)
     pf_free(trainer->context, state->grad);
 }
 
-static const pf_objective objective = {
-    .name = "policy_gradient", .sampled = true, .evaluate = evaluate, .destroy = destroy};
+static void describe(const prefopt_trainer *trainer, pf_describe *to)
+{
+    const pg_state *state = trainer->state;
+    pf_describe_pg(to, &state->pg);
+    pf_sampled_describe(&state->sampled, to);
+}
+
+static const pf_objective objective = {.name = "policy_gradient",
+                                       .sampled = true,
+                                       .evaluate = evaluate,
+                                       .destroy = destroy,
+                                       .describe = describe};
 
 static int32_t check_options(const pg_state *state, const prefopt_reference *reference)
 {

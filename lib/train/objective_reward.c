@@ -1,7 +1,7 @@
 /* Reward models: Bradley-Terry on pairs, Plackett-Luce on rankings. */
 #include <math.h>
 
-#include "train/pf_train.h"
+#include "train/pf_saved.h"
 
 typedef struct {
     prefopt_bt_options bt;
@@ -54,6 +54,14 @@ static void destroy(prefopt_trainer *trainer)
     pf_free(trainer->context, state->work);
     pf_pair_batch_clear(&state->pairs);
     pf_ranking_batch_clear(&state->rankings);
+}
+
+/* The tie parameter is no option once it is trained. */
+static void describe(const prefopt_trainer *trainer, pf_describe *to)
+{
+    const reward_state *state = trainer->state;
+    pf_describe_i64(to, "tie_model", state->bt.tie_model);
+    pf_describe_f64(to, "centre", state->bt.centre);
 }
 
 /* Without a start of the caller's, Rao-Kupper's parameter starts away from 0, where ties have
@@ -129,7 +137,8 @@ static const pf_objective objective = {.name = "reward",
                                        .evaluate = evaluate,
                                        .exists = exists,
                                        .held_out = held_out,
-                                       .destroy = destroy};
+                                       .destroy = destroy,
+                                       .describe = describe};
 
 int32_t prefopt_trainer_create_reward(prefopt_trainer **out, prefopt_reward *reward,
                                       const prefopt_dataset *data, const prefopt_bt_options *bt,

@@ -8,7 +8,7 @@
 #include <math.h>
 
 #include "model/pf_reference.h"
-#include "train/pf_train.h"
+#include "train/pf_saved.h"
 
 typedef struct {
     double beta;
@@ -112,8 +112,20 @@ static void destroy(prefopt_trainer *trainer)
     pf_free(trainer->context, state->ref);
 }
 
-static const pf_objective objective = {
-    .name = "soft_rl", .evaluate = evaluate, .solve = solve, .destroy = destroy};
+static void describe(const prefopt_trainer *trainer, pf_describe *to)
+{
+    const soft_state *state = trainer->state;
+    pf_describe_f64(to, "beta", state->beta);
+    pf_describe_about(to, "reward", state->reward, trainer->rows->n_distinct);
+    if (state->ref != NULL)
+        pf_describe_about(to, "reference_logp", state->ref, trainer->rows->n_distinct);
+}
+
+static const pf_objective objective = {.name = "soft_rl",
+                                       .evaluate = evaluate,
+                                       .solve = solve,
+                                       .destroy = destroy,
+                                       .describe = describe};
 
 /* The completions of each prompt row are the trainer's rows, with the prompt rows' weights. */
 static int32_t enumerate(prefopt_trainer *trainer, const prefopt_dataset *prompts)

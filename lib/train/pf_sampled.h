@@ -12,12 +12,16 @@ typedef struct pf_sampled {
     int32_t *stop;                /* a copy of the sampler's stop tokens, or NULL */
     prefopt_reward *reward;       /* kept */
     prefopt_reference *reference; /* kept; may be NULL */
+    /* Of the parameters of the two as they were handed over; 0 where they show none, and for the
+     * reward on the very policy that is trained. */
+    uint64_t reward_hash, reference_hash;
 } pf_sampled;
 
 /* Takes copies and references; on failure pf_sampled_clear gives back what was taken. */
 int32_t pf_sampled_init(pf_sampled *sampled, prefopt_trainer *trainer, prefopt_reference *reference,
                         prefopt_reward *reward, const prefopt_dataset *prompts,
                         const prefopt_sampler_options *sampler);
+void pf_sampled_describe(const pf_sampled *sampled, pf_describe *to);
 void pf_sampled_clear(pf_sampled *sampled, prefopt_context *context);
 /* Samples for the prompts of the trainer's batch; the round is sampler.round + the step. */
 int32_t pf_sampled_draw(const pf_sampled *sampled, const prefopt_trainer *trainer,

@@ -11,6 +11,11 @@
 #include "model/pf_model.h"
 #include "prefopt/train.h"
 
+/* See pf_saved.h. */
+typedef struct pf_describe pf_describe;
+typedef struct pf_save pf_save;
+typedef struct pf_saved pf_saved;
+
 /* ---- options (train_options.c) */
 
 extern const prefopt_train_options pf_train_defaults;
@@ -78,6 +83,7 @@ int32_t pf_trained_backward(const pf_trained *model, const prefopt_sequences *in
 bool pf_trained_splits(const pf_trained *model);
 int64_t pf_trained_keeps(const pf_trained *model, const prefopt_sequences *in);
 int32_t pf_trained_parameters(const pf_trained *model, prefopt_parameters *out);
+int32_t pf_trained_values(const pf_trained *model, pf_values *out); /* pf_policy_values */
 int32_t pf_trained_updated(const pf_trained *model);
 int32_t pf_trained_zero_grad(const pf_trained *model);
 
@@ -205,6 +211,14 @@ typedef struct pf_objective {
     int32_t (*held_out)(prefopt_trainer **out, const prefopt_trainer *trainer,
                         const prefopt_reference *reference, const prefopt_dataset *data);
     void (*destroy)(prefopt_trainer *trainer); /* releases state's content */
+    /* For saving (pf_saved.h); each may be NULL. Options of the objective's own, which must be the
+     * same when a run goes on; */
+    void (*describe)(const prefopt_trainer *trainer, pf_describe *to);
+    /* what the next step depends on beside the parameters, the optimiser, the step and options; */
+    int32_t (*save)(const prefopt_trainer *trainer, pf_save *to);
+    /* and back. On failure the state is as before. The last of all that can fail: step and model
+     * are those of the checkpoint already. */
+    int32_t (*restore)(prefopt_trainer *trainer, const pf_saved *from);
 } pf_objective;
 
 struct pf_evaluation; /* pf_evaluation.h */
@@ -228,7 +242,8 @@ struct prefopt_trainer {
     pf_parts parts;
     double share;   /* of the batch's weight that the part at hand has: 1 when it is the batch */
     double counted; /* the weight that its accuracy and margin are means over */
-    int64_t step;   /* taken since the trainer was made */
+    int64_t step;   /* taken since the trainer was made, or the run began that it goes on with */
+    uint64_t data_hash;
     struct pf_evaluation *evaluation; /* NULL: none */
     bool only_evaluates;              /* held-out data: there is no optimiser */
     double *score, *grad_score;       /* the largest batch's distinct sequences, or n_distinct */

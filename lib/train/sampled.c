@@ -1,5 +1,32 @@
 /* What the objectives that sample at each step share: prompts, draws, scores. */
 #include "train/pf_sampled.h"
+#include "train/pf_saved.h"
+
+/* Which reward model and reference the run has. */
+static int32_t hash_models(pf_sampled *s, const prefopt_trainer *trainer)
+{
+    pf_values trained, values;
+    PF_TRY(pf_trained_values(&trainer->model, &trained));
+    if (s->reward->callbacks.parameters != NULL) {
+        PF_TRY(pf_reward_values(s->reward, &values));
+        if (values.value != trained.value)
+            s->reward_hash = pf_content_hash(trainer->context, PF_HASH_START, values.value,
+                                             values.n * pf_dtype_size(values.dtype));
+    }
+    if (s->reference != NULL && s->reference->policy->callbacks.parameters != NULL) {
+        PF_TRY(pf_policy_values(s->reference->policy, &values));
+        s->reference_hash = pf_content_hash(trainer->context, PF_HASH_START, values.value,
+                                            values.n * pf_dtype_size(values.dtype));
+    }
+    return PREFOPT_OK;
+}
+
+void pf_sampled_describe(const pf_sampled *s, pf_describe *to)
+{
+    pf_describe_sampler(to, &s->sampler);
+    pf_describe_bytes(to, "reward_model", &s->reward_hash, (int64_t)sizeof s->reward_hash);
+    pf_describe_bytes(to, "reference", &s->reference_hash, (int64_t)sizeof s->reference_hash);
+}
 
 int32_t pf_sampled_init(pf_sampled *s, prefopt_trainer *trainer, prefopt_reference *reference,
                         prefopt_reward *reward, const prefopt_dataset *prompts,
@@ -40,6 +67,8 @@ int32_t pf_sampled_init(pf_sampled *s, prefopt_trainer *trainer, prefopt_referen
     int32_t status = prefopt_dataset_select(&s->prompts, prompts, all, n);
     pf_free(context, all);
     PF_TRY(status);
+    PF_TRY(hash_models(s, trainer));
+    PF_TRY(pf_prompts_hash(context, s->prompts, &trainer->data_hash));
     return pf_trainer_prompts(trainer, n, (double)n);
 }
 

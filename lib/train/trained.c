@@ -81,6 +81,13 @@ int32_t pf_trained_parameters(const pf_trained *model, prefopt_parameters *out)
     return prefopt_reward_parameters(model->reward, out);
 }
 
+int32_t pf_trained_values(const pf_trained *model, pf_values *out)
+{
+    if (model->policy != NULL)
+        return pf_policy_values(model->policy, out);
+    return pf_reward_values(model->reward, out);
+}
+
 int32_t pf_trained_updated(const pf_trained *model)
 {
     if (model->policy != NULL)

@@ -3,6 +3,7 @@
 
 #include "model/pf_reward.h"
 #include "train/pf_evaluation.h"
+#include "train/pf_saved.h"
 
 int32_t pf_trainer_new(prefopt_trainer **out, const pf_objective *objective, size_t state_size,
                        pf_trained model, const prefopt_train_options *options)
@@ -108,6 +109,8 @@ int32_t pf_trainer_ready(prefopt_trainer *trainer)
     if (status != PREFOPT_OK)
         return pf_fail_in(status, "%s", trainer->objective->name);
     trainer->coupled |= trainer->options.score_ridge > 0;
+    if (trainer->rows != NULL)
+        trainer->data_hash = pf_rows_hash(trainer->rows);
     if (trainer->rows != NULL && !trainer->coupled && pf_trained_splits(&trainer->model))
         PF_TRY(pf_parts_init(&trainer->parts, trainer->context, trainer->rows,
                              trainer->batches.batch));

@@ -257,6 +257,32 @@ class Handles(unittest.TestCase):
         reward, kl = prefopt.report_best_of_n(self.policy, truth, truth, self.prompts, [1, 4])
         self.assertGreater(reward[1], reward[0])
 
+    def test_saved_trainer(self):
+        reference = self.policy.freeze()
+        samples = prefopt.sample(self.policy, self.prompts, n=9, without_replacement=1)
+        truth = prefopt.Reward.tabular(self.context, samples.sequences())
+        pairs, _ = prefopt.rank(truth, samples, rule=prefopt.PAIR_ALL, soft_labels=1)
+
+        def run(rate=0.1):
+            return prefopt.Trainer.dpo(self.policy, reference, pairs, learning_rate=rate, batch=4)
+        with tempfile.TemporaryDirectory() as folder:
+            trainer = run()
+            self.assertIsNone(prefopt.latest_checkpoint(folder))
+            for _ in range(4):
+                trainer.run(1)
+                trainer.save(folder, keep=2)
+            step, path = prefopt.latest_checkpoint(folder)
+            self.assertEqual((step, os.path.basename(path)), (4, "step-000000004"))
+            self.assertEqual(len(os.listdir(folder)), 2)
+            values = self.policy.parameters()[0].copy()
+            trainer.run(2)
+            again = run()
+            again.restore(folder)
+            self.assertEqual(again.step(), 4)
+            np.testing.assert_array_equal(self.policy.parameters()[0], values)
+            with self.assertRaisesRegex(prefopt.Error, "train.learning_rate is 0.1"):
+                run(0.2).restore(folder)
+
     def test_soft_rl_without_reference(self):
         everything = self.policy.enumerate(self.prompts).sequences()
         truth = prefopt.Reward.tabular(self.context, everything)

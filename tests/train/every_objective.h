@@ -2,6 +2,8 @@
 #ifndef PF_EVERY_OBJECTIVE_H
 #define PF_EVERY_OBJECTIVE_H
 
+#include <stdbool.h>
+
 #include "train_test.h"
 
 typedef struct {
