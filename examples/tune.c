@@ -133,10 +133,26 @@ static void expect_dpo(tune_run *r)
         r->first_loss = log(2);
 }
 
+/* What is held out is looked at as the trainer learns; reference: its answers for that, or NULL. */
+static void set_evaluation(tune_run *r, const prefopt_reference *reference)
+{
+    const tune_options *o = r->o;
+    prefopt_evaluation_options options;
+    if (r->held_out == NULL)
+        return;
+    CALL(prefopt_evaluation_options_init(&options, sizeof options));
+    options.keep_best = o->final == 0;
+    options.every = (int64_t)(o->eval_every > 0 ? o->eval_every : ceil(o->steps / 10));
+    options.patience = (int64_t)o->patience;
+    options.min_delta = o->min_delta;
+    CALL(prefopt_trainer_set_evaluation(r->trainer, r->held_out, reference, &options));
+}
+
 static void make_sft(tune_run *r, const prefopt_train_options *train)
 {
     r->mean_length = tune_data_length(r->data);
     CALL(prefopt_trainer_create_mle(&r->trainer, r->model.policy, r->data, train));
+    set_evaluation(r, NULL);
 }
 
 static void make_reward(tune_run *r, const prefopt_train_options *train)
@@ -154,37 +170,46 @@ static void make_reward(tune_run *r, const prefopt_train_options *train)
             r->first_loss = log(2);
     }
     CALL(prefopt_trainer_create_reward(&r->trainer, r->model.reward, r->data, &bt, train));
+    set_evaluation(r, NULL);
 }
 
-/* The policy as it is now, or what --start keeps apart from it. */
-static prefopt_reference *make_reference(tune_run *r)
+/* Its answers for these rows, computed here with progress. */
+static prefopt_reference *answers_for(const language_model *model, prefopt_dataset *data)
 {
     prefopt_reference *reference;
-    CALL(prefopt_reference_freeze(&reference, r->model.policy));
-    if (r->o->start != NULL) {
-        tune_judge_same_tokenizer(r->o->model, r->o->start);
-        language_close(&r->model);
-        language_open_in(&r->model, r->model.context, r->o->start, 0);
-    }
+    double *ref_logp = language_values(model, data);
+    CALL(prefopt_dataset_set_column(data, PREFOPT_COLUMN_REF_LOGP, ref_logp));
+    CALL(prefopt_reference_from_dataset(&reference, data));
+    free(ref_logp);
     return reference;
+}
+
+/* From here on the policy is another one than --model. */
+static void take_start(tune_run *r)
+{
+    if (r->o->start == NULL)
+        return;
+    tune_judge_same_tokenizer(r->o->model, r->o->start);
+    language_close(&r->model);
+    language_open_in(&r->model, r->model.context, r->o->start, 0);
 }
 
 static void make_dpo(tune_run *r, const prefopt_train_options *train)
 {
     prefopt_dpo_options dpo;
-    prefopt_reference *reference = NULL;
+    prefopt_reference *reference = NULL, *held_out = NULL;
     fill_dpo(&dpo, r->o);
     if (!without_reference(r->o)) {
-        double *ref_logp = language_values(&r->model, r->data);
-        CALL(prefopt_dataset_set_column(r->data, PREFOPT_COLUMN_REF_LOGP, ref_logp));
-        CALL(prefopt_reference_from_dataset(&reference, r->data));
-        free(ref_logp);
+        reference = answers_for(&r->model, r->data);
+        if (r->held_out != NULL)
+            held_out = answers_for(&r->model, r->held_out);
     }
-    if (r->o->start != NULL)
-        prefopt_reference_destroy(make_reference(r));
+    take_start(r);
     expect_dpo(r);
     CALL(prefopt_trainer_create_dpo(&r->trainer, r->model.policy, reference, r->data, &dpo, train));
+    set_evaluation(r, held_out);
     prefopt_reference_destroy(reference);
+    prefopt_reference_destroy(held_out);
 }
 
 static void fill_sampler(prefopt_sampler_options *s, const tune_options *o)
@@ -214,11 +239,19 @@ static void make_online(tune_run *r, const prefopt_train_options *train)
     ranker.margin_floor = o->margin_floor;
     if (o->rule == PREFOPT_PAIR_RANDOM || o->rule == PREFOPT_PAIR_BEST_RANDOM)
         ranker.seed = (uint64_t)o->seed;
-    prefopt_reference *reference = make_reference(r);
+    prefopt_reference *reference = NULL, *held_out = NULL;
+    if (!without_reference(o)) {
+        CALL(prefopt_reference_freeze(&reference, r->model.policy));
+        if (r->held_out != NULL)
+            held_out = answers_for(&r->model, r->held_out);
+    }
+    take_start(r);
     expect_dpo(r);
-    CALL(prefopt_trainer_create_online_dpo(
-        &r->trainer, r->model.policy, without_reference(o) ? NULL : reference, r->reward.reward,
-        r->data, &dpo, &sampler, &ranker, train));
+    CALL(prefopt_trainer_create_online_dpo(&r->trainer, r->model.policy, reference,
+                                           r->reward.reward, r->data, &dpo, &sampler, &ranker,
+                                           train));
+    set_evaluation(r, held_out);
+    prefopt_reference_destroy(held_out);
     prefopt_reference_destroy(reference);
 }
 
@@ -235,7 +268,9 @@ static void make_pg(tune_run *r, const prefopt_train_options *train)
     pg.clip_low = o->clip_low;
     pg.clip_high = o->clip_high;
     fill_sampler(&sampler, o);
-    prefopt_reference *reference = make_reference(r);
+    prefopt_reference *reference;
+    CALL(prefopt_reference_freeze(&reference, r->model.policy));
+    take_start(r);
     r->first_margin = o->start == NULL;
     CALL(prefopt_trainer_create_policy_gradient(&r->trainer, r->model.policy, reference,
                                                 r->reward.reward, r->data, &pg, &sampler, train));
@@ -266,10 +301,79 @@ static json_t *inputs_of(const tune_options *o)
     return inputs;
 }
 
+/* Rows that the run learns from, and those held out. */
+static void read_data(tune_run *r, const language_model *limits)
+{
+    const tune_options *o = r->o;
+    r->data = tune_data_read(o, limits, o->data, stdout);
+    if (o->eval_data != NULL && o->eval_fraction > 0) {
+        fprintf(stderr, "--eval-data and --eval-fraction: one of them\n");
+        exit(2);
+    }
+    if (o->eval_data != NULL) {
+        tune_options pairs = *o;
+        if (o->command == TUNE_ONLINE)
+            pairs.command = TUNE_DPO;
+        pairs.limit = 0;
+        r->held_out = tune_data_read(&pairs, &r->model, o->eval_data, stdout);
+    } else if (o->eval_fraction > 0) {
+        prefopt_dataset *all = r->data;
+        CALL(prefopt_dataset_split(&r->data, &r->held_out, all, o->eval_fraction, (uint64_t)o->seed,
+                                   0));
+        prefopt_dataset_destroy(all);
+        long long left = prefopt_dataset_size(r->data), out = prefopt_dataset_size(r->held_out);
+        if (left == 0 || out == 0) {
+            fprintf(stderr,
+                    "--eval-fraction %g holds out %lld rows and leaves %lld: some of each "
+                    "are needed\n",
+                    o->eval_fraction, out, left);
+            exit(1);
+        }
+        printf("  %lld rows held out, with all of their prompts; %lld left\n", out, left);
+    } else if (o->patience > 0) {
+        fprintf(stderr, "--patience needs --eval-data or --eval-fraction\n");
+        exit(2);
+    }
+    r->rows = prefopt_dataset_size(r->data);
+    if (o->command == TUNE_DPO) /* the reference need not answer for rows that no step sees */
+        tune_data_some(&r->data, (int64_t)fmin(o->steps * o->batch, 1e18), (uint64_t)o->seed);
+}
+
+/* The folder is this run's, or can be. 1: the run is over, and that is said. */
+static int claim(const tune_options *o, const json_t *echo, int *again)
+{
+    const char *folders[] = {o->model, NULL, NULL, NULL};
+    int n = 1;
+    if (o->reward != NULL)
+        folders[n++] = o->reward;
+    if (o->start != NULL)
+        folders[n++] = o->start;
+    run_folder_begin(o->out, folders);
+    *again = run_folder_check(o->out, o, echo);
+    json_t *finished = run_folder_finished(o->out);
+    if (finished == NULL)
+        return 0;
+    printf("%s is finished, after step %lld: nothing is left to do (to go on from it, take it as "
+           "--model)\n",
+           o->out, (long long)json_integer_value(json_object_get(finished, "steps")));
+    json_decref(finished);
+    return 1;
+}
+
 static int train(const tune_options *o)
 {
     tune_run r = {.o = o, .first_loss = NAN};
     prefopt_train_options options;
+    json_t *echo = run_folder_echo(o, inputs_of(o));
+    char *known = language_path(o->out, "config_echo.json");
+    int again = 0, claimed = access(known, F_OK) == 0;
+    free(known);
+    if (o->config != NULL)
+        run_folder_same_inputs(o->config, echo);
+    if (claimed && claim(o, echo, &again)) {
+        json_decref(echo);
+        return 0;
+    }
     prefopt_context *context = tune_judge_context(o);
     language_open_in(&r.model, context, o->model, o->command == TUNE_REWARD);
     if (o->reward != NULL)
@@ -279,23 +383,14 @@ static int train(const tune_options *o)
     language_model limits = r.model;
     if (r.reward.positions > 0 && r.reward.positions < limits.positions)
         limits.positions = r.reward.positions;
-    const char *folders[] = {o->model, o->reward != NULL ? o->reward : o->start, o->start, NULL};
-    json_t *inputs = inputs_of(o);
-    r.data = tune_data_read(o, &limits, o->data, stdout);
-    run_folder_begin(o->out, folders);
-    json_t *echo = run_folder_echo(o, inputs);
-    if (o->config != NULL)
-        run_folder_same_inputs(o->config, echo);
-    int again = run_folder_check(o->out, o, echo);
+    read_data(&r, &limits);
+    if (!claimed) /* a new folder is not made before all that goes in is known to be good */
+        claim(o, echo, &again);
     char *from = language_path(o->model, "tokenizer.json");
     char *to = language_path(o->out, "tokenizer.json");
     language_copy(from, to);
     free(from);
     free(to);
-
-    r.rows = prefopt_dataset_size(r.data);
-    if (o->command == TUNE_DPO) /* the reference need not answer for rows that no step sees */
-        tune_data_some(&r.data, (int64_t)fmin(o->steps * o->batch, 1e18), (uint64_t)o->seed);
     fill_train(&options, &r);
     switch (o->command) {
     case TUNE_SFT:
@@ -314,12 +409,13 @@ static int train(const tune_options *o)
         make_pg(&r, &options);
         break;
     }
-    if (!again) /* not before all options are known to be good */
+    if (!again) /* the options are good too */
         run_folder_write(o->out, "config_echo.json", echo);
     json_decref(echo);
     int code = tune_run_steps(&r);
     prefopt_trainer_destroy(r.trainer);
     prefopt_dataset_destroy(r.data);
+    prefopt_dataset_destroy(r.held_out);
     language_close(&r.model);
     language_close(&r.reward);
     prefopt_context_destroy(context);

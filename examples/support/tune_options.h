@@ -34,7 +34,7 @@ typedef struct tune_options {
     double steps, batch, micro_batch, seed, lr, warmup, schedule, final_fraction, clip,
         weight_decay;
     double max_prompt, max_completion, limit, whole_text;
-    double eval_fraction, eval_every, patience, min_delta, keep_last;
+    double eval_fraction, eval_every, patience, min_delta, final;
     double save_every, keep, log_every, threads, memory;
     double beta, variant, label_smoothing, gamma, delta, tau, lambda, divergence;
     double centre, tie_model;

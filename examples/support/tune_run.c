@@ -11,8 +11,11 @@ static volatile sig_atomic_t stop_asked;
 /* A second signal ends the program at once. */
 static void on_signal(int number)
 {
+    static const char text[] = "\nsaving after this step, then ending (once more: ending now)\n";
     stop_asked = 1;
     signal(number, SIG_DFL);
+    if (isatty(STDERR_FILENO) && write(STDERR_FILENO, text, sizeof text - 1) < 0)
+        return;
 }
 
 static void listen(void)
@@ -61,6 +64,8 @@ static void say(tune_run *r, const prefopt_progress *p)
     n = item(line, n, size, "  accuracy %.2f", p->accuracy);
     n = item(line, n, size, "  margin %+.4f", p->margin);
     n = item(line, n, size, "  kl %.4f", p->kl);
+    if (p->eval_step == r->step)
+        n = item(line, n, size, "  held out %.4f", p->eval_loss);
     n = item(line, n, size, "  %.3g steps/s", rate);
     n = item(line, n, size, "  %.0f tokens/s", r->tokens > 0 ? r->tokens / seconds : NAN);
     if (n < size)
@@ -109,21 +114,63 @@ static void write_metrics(tune_run *r, const prefopt_progress *p)
     metrics_number(m, "logps/rejected", p->rejected_logp);
     metrics_number(m, "objective/kl", p->kl);
     metrics_number(m, "objective/scores", p->reward);
-    metrics_whole(m, "tokens", p->tokens);
-    metrics_number(m, "seconds", language_seconds() - r->start);
+    if (p->eval_step == r->step) {
+        metrics_number(m, "eval_loss", p->eval_loss);
+        if (r->mean_length > 0)
+            metrics_number(m, "eval_loss_per_token", p->eval_loss / r->mean_length);
+        metrics_number(m, "eval_rewards/accuracies", p->eval_accuracy);
+        metrics_number(m, "eval_rewards/margins", p->eval_margin);
+    }
+    if (r->step > 0) {
+        metrics_whole(m, "tokens", p->tokens);
+        metrics_number(m, "seconds", language_seconds() - r->start);
+    }
     metrics_end(m);
+}
+
+/* The checkpoint to go on from. What metrics.jsonl says up to it is on the disk before. */
+static int32_t save(tune_run *r)
+{
+    char *folder = language_path(r->o->out, "checkpoints");
+    prefopt_save_options options;
+    CALL(prefopt_save_options_init(&options, sizeof options));
+    options.keep = (int64_t)r->o->keep;
+    metrics_sync(r->metrics);
+    int32_t status = prefopt_trainer_save(r->trainer, folder, &options);
+    free(folder);
+    return status;
 }
 
 int32_t tune_run_progress(void *payload, const prefopt_progress *p)
 {
     tune_run *r = payload;
+    if (p->n_steps == 0) { /* the last evaluation: into the line that waits */
+        r->last.eval_loss = p->eval_loss;
+        r->last.eval_accuracy = p->eval_accuracy;
+        r->last.eval_margin = p->eval_margin;
+        r->last.eval_step = p->eval_step;
+        return PREFOPT_OK;
+    }
+    if (p->step == 0 && r->begun > 0)
+        return PREFOPT_OK;
     r->step = r->begun + p->step;
     r->tokens += (double)p->tokens;
     if (r->step == 1)
         check_first(r, p);
-    if (r->step % (int64_t)r->o->log_every == 0 || r->step == r->steps)
+    if (r->step == r->steps) {
+        r->last = *p;
+        return PREFOPT_OK;
+    }
+    if (r->step % (int64_t)r->o->log_every == 0 || p->eval_step == r->step)
         write_metrics(r, p);
     say(r, p);
+    if (r->step > 0 && r->step % r->save_every == 0 && !stop_asked) {
+        int32_t status = save(r);
+        if (status < 0) {
+            fprintf(stderr, "%s: %s\n", prefopt_status_name(status), prefopt_last_error());
+            exit(1);
+        }
+    }
     return stop_asked ? PREFOPT_STOPPED : PREFOPT_OK;
 }
 
@@ -136,13 +183,16 @@ static int draw(const tune_run *r)
     static const metrics_panel pairs[] = {
         {"Loss", "nats", NULL, {"loss", "eval_loss"}},
         {"Accuracy", "share of pairs", "[0:1]", {"rewards/accuracies", "eval_rewards/accuracies"}},
-        {"Rewards", "nats", NULL, {"rewards/margins", "rewards/chosen", "rewards/rejected"}},
+        {"Rewards",
+         "nats",
+         NULL,
+         {"rewards/margins", "rewards/chosen", "rewards/rejected", "eval_rewards/margins"}},
         {"Log-probability", "nats a completion", NULL, {"logps/chosen", "logps/rejected"}}};
     static const metrics_panel sampled[] = {
         {"Reward of the samples", "score", NULL, {"objective/scores"}},
         {"KL to the reference", "nats", NULL, {"objective/kl"}},
-        {"Loss", "nats", NULL, {"loss"}},
-        {"Pairs", "nats", NULL, {"rewards/margins"}}};
+        {"Loss", "nats", NULL, {"loss", "eval_loss"}},
+        {"Pairs", "nats", NULL, {"rewards/margins", "eval_rewards/margins"}}};
     char title[300];
     const char *name = r->o->out + strlen(r->o->out);
     while (name > r->o->out && (name[-1] != '/' || name[0] == '\0'))
@@ -168,26 +218,76 @@ static void write_checkpoint(const tune_run *r)
         CALL(prefopt_reward_save(r->model.reward, r->o->out));
 }
 
+static void go_on(tune_run *r)
+{
+    char *folder = language_path(r->o->out, "checkpoints");
+    int64_t step;
+    CALL(prefopt_checkpoint_latest(folder, &step, NULL, 0, NULL));
+    if (step >= 0) {
+        CALL(prefopt_trainer_restore(r->trainer, folder));
+        printf("going on after step %lld\n", (long long)step);
+        r->begun = step;
+    }
+    free(folder);
+}
+
+/* All steps are done, or patience is out: the last evaluation, the checkpoint in OUT, the curves.
+ */
+static int finish(tune_run *r, const prefopt_progress *stopped)
+{
+    int early = stopped->stopped_early;
+    prefopt_progress best = {.struct_size = sizeof best};
+    if (r->held_out != NULL)
+        CALL(prefopt_trainer_run(r->trainer, 0, &best));
+    if (!early && r->begun < r->steps) {
+        write_metrics(r, &r->last);
+        say(r, &r->last);
+    }
+    CALL(save(r));
+    json_t *end = json_pack("{s:I}", "steps", (json_int_t)r->step);
+    if (early)
+        printf("stopped early, after step %lld: the held-out loss was lowest after step %lld\n",
+               (long long)r->step, (long long)stopped->best_step);
+    if (r->held_out != NULL && r->o->final == 0) {
+        CALL(prefopt_trainer_restore_best(r->trainer));
+        printf("held-out loss %.4f, the lowest, after step %lld: %s holds those weights\n",
+               best.best_eval_loss, (long long)best.best_step, r->o->out);
+        json_object_set_new(end, "best_step", json_integer(best.best_step));
+        json_object_set_new(end, "best_eval_loss", json_real(best.best_eval_loss));
+    }
+    metrics_close(r->metrics);
+    write_checkpoint(r);
+    printf("%s: the tuned checkpoint\n", r->o->out);
+    draw(r);
+    run_folder_write(r->o->out, "finished.json", end);
+    json_decref(end);
+    return 0;
+}
+
 int tune_run_steps(tune_run *r)
 {
     prefopt_progress last = {.struct_size = sizeof last};
     char *path = language_path(r->o->out, "metrics.jsonl");
     r->steps = (int64_t)r->o->steps;
+    r->save_every = (int64_t)(r->o->save_every > 0 ? r->o->save_every : ceil(r->o->steps / 10));
+    go_on(r);
     r->step = r->begun;
     r->metrics = metrics_open(path, r->begun > 0 ? r->begun : -1);
     free(path);
     listen();
     r->start = language_seconds();
-    int32_t status = prefopt_trainer_run(r->trainer, r->steps - r->begun, &last);
+    int32_t status = r->begun == r->steps
+                         ? PREFOPT_OK
+                         : prefopt_trainer_run(r->trainer, r->steps - r->begun, &last);
     if (status < 0) {
         fprintf(stderr, "%s: %s\n", prefopt_status_name(status), prefopt_last_error());
         return 1;
     }
+    if (status == PREFOPT_OK || last.stopped_early)
+        return finish(r, &last);
+    CALL(save(r));
     metrics_close(r->metrics);
-    if (status == PREFOPT_STOPPED)
-        printf("stopped after step %lld\n", (long long)r->step);
-    write_checkpoint(r);
-    printf("%s: the tuned checkpoint\n", r->o->out);
-    draw(r);
+    printf("stopped after step %lld of %lld and saved: the same command goes on from there\n",
+           (long long)r->step, (long long)r->steps);
     return 0;
 }

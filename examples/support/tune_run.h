@@ -12,22 +12,25 @@ typedef struct {
     language_model model;  /* what is trained */
     language_model reward; /* what scores samples; zeros where nothing does */
     prefopt_trainer *trainer;
-    prefopt_dataset *data;
-    int64_t rows;       /* of the data, before some were chosen */
-    double mean_length; /* tokens of a completion: sft */
-    double first_loss;  /* what the first step has to show; NaN: no telling */
-    int first_margin;   /* 1: a margin (pg: a KL) of 0 too */
+    prefopt_dataset *data, *held_out; /* NULL: nothing is held out */
+    int64_t rows;                     /* of the data, before some were chosen */
+    double mean_length;               /* tokens of a completion: sft */
+    double first_loss;                /* what the first step has to show; NaN: no telling */
+    int first_margin;                 /* 1: a margin (pg: a KL) of 0 too */
     /* its own */
     metrics *metrics;
     int64_t begun, step, steps; /* steps done before this process began, now, and in the end */
+    int64_t save_every;
     double start, shown, tokens;
+    prefopt_progress last; /* of the last step, whose line waits for a last evaluation */
 } tune_run;
 
 /* The callback for prefopt_train_options.progress; its payload is the tune_run. */
 int32_t tune_run_progress(void *payload, const prefopt_progress *progress);
 
-/* Takes the steps that are left and writes the tuned checkpoint, or saves where the run was asked
- * to stop. The exit code of the program. */
+/* Goes on from the newest checkpoint in the run's folder, if there is one, takes the steps that are
+ * left and writes the tuned checkpoint; where the run is asked to stop it saves. The exit code of
+ * the program. */
 int tune_run_steps(tune_run *r);
 
 #endif

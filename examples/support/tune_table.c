@@ -5,6 +5,7 @@
 #define DPO_KIND (TUNE_DPO | TUNE_ONLINE)
 #define WITH_DATA (TUNE_TRAINS | TUNE_EVAL | TUNE_COMPARE)
 #define SAMPLES (TUNE_SAMPLED | TUNE_COMPARE)
+#define EVALUATED (TUNE_SFT | TUNE_PAIRS | TUNE_ONLINE)
 #define MOST_WHOLE 9007199254740992.0
 
 /* Name, whose, needed by, kind, field, low, high, choices, default, free, help. */
@@ -24,8 +25,8 @@ const tune_option tune_option_table[] = {
      "folder with the weights to start from; the reference stays --model"},
     {"--reference", TUNE_EVAL, 0, TUNE_FILE, FIELD(reference), 0, 0, 0, 0, 0,
      "folder of a reference: adds DPO's own reward, beta log(policy / reference)"},
-    {"--eval-data", TUNE_SFT | TUNE_PAIRS, 0, TUNE_FILE, FIELD(eval_data), 0, 0, 0, 0, 0,
-     "held-out rows, in a file like --data"},
+    {"--eval-data", EVALUATED, 0, TUNE_FILE, FIELD(eval_data), 0, 0, 0, 0, 0,
+     "held-out rows, in a file like --data (online: with pairs)"},
     {"--config", TUNE_INIT | TUNE_TRAINS, 0, TUNE_FILE, FIELD(config), 0, 0, 0, 0, 1,
      "config_echo.json of another run: its options, unless they are given here"},
     {"--json", TUNE_EVAL | TUNE_COMPARE, 0, TUNE_TEXT, FIELD(json), 0, 0, 0, 0, 1,
@@ -134,7 +135,19 @@ const tune_option tune_option_table[] = {
     /* evaluation */
     {"--eval-fraction", TUNE_SFT | TUNE_PAIRS, 0, TUNE_NUMBER, FIELD(eval_fraction), 0, 0.9, 0, "0",
      0, "of the prompts of --data, held out with all their rows"},
+    {"--eval-every", EVALUATED, 0, TUNE_WHOLE, FIELD(eval_every), 0, 1e12, 0, "0", 0,
+     "steps between two evaluations (0: a tenth of the run)"},
+    {"--patience", EVALUATED, 0, TUNE_WHOLE, FIELD(patience), 0, 1e12, 0, "0", 0,
+     "stops after so many evaluations without a lower loss (0: never)"},
+    {"--min-delta", EVALUATED, 0, TUNE_NUMBER, FIELD(min_delta), 0, 1e9, 0, "0", 0,
+     "nats by which it has to be lower"},
+    {"--final", EVALUATED, 0, TUNE_CHOICE, FIELD(final), 0, 0, "best last", "best", 0,
+     "which weights --out holds: of the lowest held-out loss, or the last"},
     /* running */
+    {"--save-every", TUNE_TRAINS, 0, TUNE_WHOLE, FIELD(save_every), 0, 1e12, 0, "0", 1,
+     "steps between two checkpoints to go on from (0: a tenth of the run)"},
+    {"--keep", TUNE_TRAINS, 0, TUNE_WHOLE, FIELD(keep), 0, 1e9, 0, "2", 1,
+     "so many of the newest of them stay (0: all)"},
     {"--log-every", TUNE_TRAINS, 0, TUNE_WHOLE, FIELD(log_every), 1, 1e12, 0, "1", 0,
      "steps between two lines of metrics.jsonl"},
     {"--threads", TUNE_TRAINS | TUNE_EVAL | TUNE_COMPARE, 0, TUNE_WHOLE, FIELD(threads), 0, 1024, 0,
@@ -237,4 +250,6 @@ const char tune_overview[] =
     "  tune compare online sft --reward reward --data pairs.jsonl.gz\n"
     "\n"
     "A run's folder holds the tuned checkpoint, loadable as it is, metrics.jsonl (a line a step),\n"
-    "curves.svg and config_echo.json, from which --config repeats it.\n";
+    "curves.svg and config_echo.json, from which --config repeats it. Ctrl-C saves and ends; the "
+    "same\n"
+    "command again goes on from the last save, also after a crash, and ends with the same bits.\n";

@@ -163,6 +163,96 @@ class Tune(unittest.TestCase):
         self.assertRegex(text, r"A wins against B +0\.5000  \[0\.2\d+, 0\.7\d+\]")
         self.assertIn("the same score", text)
 
+    # ---- killed, stopped, gone on with
+
+    def until(self, name, step, line, how):
+        """Starts a run, sends the signal once metrics.jsonl has that step, and waits. Whether it was in time."""
+        path = self.folder / name / "metrics.jsonl"
+        with subprocess.Popen([TUNE, *map(str, line)], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+            while process.poll() is None and not (path.exists() and f'"step":{step},' in path.read_text()):
+                time.sleep(0.001)
+            process.send_signal(how)
+            out, err = process.communicate()
+        return process.returncode, out.decode(), err.decode()
+
+    def goes_on(self, name, line, steps):
+        """Killed at three moments and gone on with: the weights and the metrics of a run that never was."""
+        whole = [self.folder / f"{name}-whole" if word == self.folder / name else word for word in line]
+        self.runs(*whole)
+        for step in (2, 7, 13):
+            code, _, err = self.until(name, step, [*line, "--save-every", 3], signal.SIGKILL)
+            self.assertEqual((code, err), (-signal.SIGKILL, ""))
+            self.assertFalse((self.folder / name / "finished.json").exists())
+        said = self.runs(*line, "--save-every", 5)
+        self.assertRegex(said, r"going on after step \d+\n")
+        self.assertEqual(self.weights(name), self.weights(f"{name}-whole"))
+        mine, other = self.metrics(name), self.metrics(f"{name}-whole")
+        for rows in mine, other:
+            for row in rows:
+                row.pop("seconds", None)
+        self.assertEqual([row["step"] for row in mine if row["step"] > 0], list(range(1, steps + 1)))
+        self.assertEqual(mine, other)
+        before = {path: path.stat().st_mtime_ns for path in (self.folder / name).iterdir()}
+        self.assertIn(f"is finished, after step {steps}: nothing is left to do", self.runs(*line))
+        self.assertEqual(before, {path: path.stat().st_mtime_ns for path in (self.folder / name).iterdir()})
+
+    def test_killed_dpo_goes_on(self):
+        self.goes_on("killed", self.dpo("killed", "--steps", 20, "--schedule", "cosine", "--warmup", 4), 20)
+        self.assertLessEqual(len(list((self.folder / "killed/checkpoints").iterdir())), 2)
+        call("eval", "--model", next((self.folder / "killed/checkpoints").iterdir()), "--data", PAIRS)
+
+    def test_killed_sft_goes_on(self):
+        self.goes_on("ksft", ["sft", "--model", self.folder / "base", "--data", PAIRS, "--out", self.folder / "ksft",
+                              "--steps", 20], 20)
+
+    def test_killed_reward_goes_on(self):
+        self.goes_on("krew", ["reward", "--model", self.sft, "--data", PAIRS, "--out", self.folder / "krew",
+                              "--steps", 20], 20)
+
+    def test_killed_online_and_pg_go_on(self):
+        for command in "online", "pg":
+            self.goes_on("k" + command, self.sampled(command, "k" + command, "--steps", 20), 20)
+
+    def test_killed_with_held_out_pairs_goes_on(self):
+        line = self.dpo("kheld", "--steps", 20, "--eval-data", PAIRS, "--eval-every", 4, "--lr", "1e-1")
+        self.goes_on("kheld", line, 20)
+        rows = self.metrics("kheld")
+        self.assertEqual([row["step"] for row in rows if "eval_loss" in row], [0, 4, 8, 12, 16, 20])
+        self.assertAlmostEqual(rows[0]["eval_loss"], 0.693147, delta=1e-4)
+        end = json.loads((self.folder / "kheld/finished.json").read_text())
+        best = min((row["eval_loss"], row["step"]) for row in rows if "eval_loss" in row)
+        self.assertEqual(end["best_step"], best[1])
+        self.assertAlmostEqual(end["best_eval_loss"], best[0], delta=1e-6)
+
+    def test_patience(self):
+        line = self.dpo("patient", "--steps", 200, "--eval-data", PAIRS, "--eval-every", 1, "--patience", 2,
+                        "--min-delta", "0.1")
+        said = self.runs(*line)
+        self.assertRegex(said, r"stopped early, after step \d+: the held-out loss was lowest after step \d+\n")
+        self.assertIn("is finished", self.runs(*line))
+        self.refused(2, "--patience needs", *self.dpo("impatient", "--patience", 2))
+
+    def test_ctrl_c_saves(self):
+        for how in signal.SIGINT, signal.SIGTERM:
+            name = f"stopped{int(how)}"
+            line = self.dpo(name, "--steps", 400, "--lr", "1e-4")
+            code, said, err = self.until(name, 5, line, how)
+            self.assertEqual((code, err), (0, ""), said)
+            step = int(re.search(r"stopped after step (\d+) of 400 and saved", said)[1])
+            self.assertEqual(self.metrics(name)[-1]["step"], step)
+            code, said, err = self.until(name, step + 5, line, how)
+            self.assertIn(f"going on after step {step}\n", said)
+            self.refused(1, "with --lr 0.0001, not 0.01", *self.dpo(name, "--steps", 400))
+
+    def test_one_run_a_folder(self):
+        line = self.dpo("busy", "--steps", 100000)
+        path = self.folder / "busy/metrics.jsonl"
+        with subprocess.Popen([TUNE, *map(str, line)], stdout=subprocess.DEVNULL) as process:
+            while not path.exists():
+                time.sleep(0.01)
+            self.refused(1, "in use by another run", *line)
+            process.kill()
+
     def test_what_is_wrong_is_said(self):
         model = ["--model", self.sft, "--data", PAIRS]
         out = ["--out", self.folder / "wrong"]
