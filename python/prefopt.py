@@ -65,9 +65,10 @@ prefopt_value_loss: u32 struct_size, u32 reserved, f64 mean, f64 clip_fraction, 
 prefopt_sequences: u32 struct_size, u32 reserved, i64 n, ptr tokens, ptr offsets, ptr prompt_len
 prefopt_row: u32 struct_size, i32 kind, i64 n_completions, ptr prompt, i64 prompt_len, ptr
     completions, ptr completion_offsets, f64 weight, f64 label, f64 margin, ptr logp, ptr
-    sampler_logp, ptr score, ptr ref_logp, ptr extra
+    sampler_logp, ptr score, ptr ref_logp, ptr extra, u64 ref_key
 prefopt_columns: u32 struct_size, u32 reserved, i64 n_rows, i64 n_sequences, ptr first, ptr
-    kind, ptr weight, ptr label, ptr margin, ptr logp, ptr sampler_logp, ptr score, ptr ref_logp
+    kind, ptr weight, ptr label, ptr margin, ptr logp, ptr sampler_logp, ptr score, ptr
+    ref_logp, ptr ref_key
 prefopt_text_options: u32 struct_size, i32 eos, i64 max_prompt, i64 max_completion, i64
     max_tokens, i64 max_rows, i32 too_long, i32 prompt_keep
 prefopt_text_counts: u32 struct_size, u32 reserved, i64 lines, i64 rows, i64 too_long, i64 same,
@@ -229,6 +230,7 @@ i32 prefopt_policy_parameters ptr ptr
 i32 prefopt_policy_updated ptr
 i32 prefopt_policy_zero_grad ptr
 i32 prefopt_policy_space ptr ptr
+i32 prefopt_policy_hash ptr ptr
 i32 prefopt_policy_enumerate ptr ptr ptr i64
 i32 prefopt_space_count ptr ptr
 i32 prefopt_reference_freeze ptr ptr
@@ -237,7 +239,8 @@ i32 prefopt_reference_create_fixed ptr ptr ptr ptr
 i32 prefopt_reference_from_dataset ptr ptr
 void prefopt_reference_destroy ptr
 i32 prefopt_reference_logprobs ptr ptr ptr
-i32 prefopt_reference_annotate ptr ptr
+i32 prefopt_reference_annotate ptr ptr ptr ptr
+i32 prefopt_reference_hash ptr ptr
 i32 prefopt_reward_create_custom ptr ptr ptr ptr
 i32 prefopt_reward_create_tabular ptr ptr ptr
 i32 prefopt_reward_create_linear ptr ptr ptr i64 ptr
@@ -249,6 +252,7 @@ i32 prefopt_reward_backward ptr ptr ptr
 i32 prefopt_reward_parameters ptr ptr
 i32 prefopt_reward_updated ptr
 i32 prefopt_reward_zero_grad ptr
+i32 prefopt_reward_hash ptr ptr
 i32 prefopt_sampler_options_init ptr u32
 i32 prefopt_sample ptr ptr ptr ptr
 i32 prefopt_ranker_options_init ptr u32
@@ -884,7 +888,7 @@ class Dataset(_Handle):
         check(lib.prefopt_dataset_write_jsonl(self.handle, os.fsencode(path)))
 
     def append(self, kind, prompt, completions=(), *, weight=1.0, label=1.0, margin=0.0, extra=None,
-               **columns):
+               ref_key=0, **columns):
         """One row: kind is ROW_PROMPT, ROW_COMPLETIONS, ROW_PAIR or ROW_RANKING."""
         prompt = _array(prompt, np.int32, "prompt")
         parts = [_array(c, np.int32, "completion") for c in completions]
@@ -894,7 +898,7 @@ class Dataset(_Handle):
         text = None if extra is None else ctypes.create_string_buffer(extra.encode())
         row = _struct("prefopt_row", kind=kind, n_completions=len(parts), prompt=prompt,
                       prompt_len=prompt.size, completions=tokens, completion_offsets=offsets,
-                      weight=weight, label=label, margin=margin,
+                      weight=weight, label=label, margin=margin, ref_key=ref_key,
                       extra=None if text is None else ctypes.addressof(text), **columns)
         check(lib.prefopt_dataset_append(self.handle, _ref(row)))
 
@@ -941,6 +945,7 @@ class Dataset(_Handle):
             setattr(out, name, _over(getattr(view, name), ctypes.c_double, rows, self))
         for name in ("logp", "sampler_logp", "score", "ref_logp"):
             setattr(out, name, _over(getattr(view, name), ctypes.c_double, n, self))
+        out.ref_key = _over(view.ref_key, ctypes.c_uint64, rows, self)
         return out
 
     def set_column(self, column, values):
@@ -1065,6 +1070,12 @@ class _Model(_Handle):
     def set_recompute(self, recompute=True):
         """A transformer's backward pass: whether it computes the layers again rather than keep them."""
         check(getattr(lib, f"prefopt_{self._kind}_set_recompute")(self.handle, int(recompute)))
+
+    def hash(self):
+        """64 bits of kind, shape and parameters."""
+        out = ctypes.c_uint64()
+        check(getattr(lib, f"prefopt_{self._kind}_hash")(self.handle, ctypes.addressof(out)))
+        return out.value
 
     @classmethod
     def load(cls, context, directory):
@@ -1256,8 +1267,31 @@ class Reference(_Handle):
         check(lib.prefopt_reference_logprobs(self.handle, _ref(view.struct), _pointer(out)))
         return out
 
-    def annotate(self, dataset):
-        check(lib.prefopt_reference_annotate(self.handle, dataset.handle))
+    def annotate(self, dataset, progress=None):
+        """Fills the column ref_logp and each row's ref_key; False when progress(done, total) stopped it
+        by returning True."""
+        raised = []
+
+        def call(_, done, total):
+            try:
+                return int(bool(progress(done, total)))
+            except BaseException as error:  # noqa: B902: nothing may pass through C
+                raised.append(error)
+                return 1
+        callback = None
+        if progress is not None:
+            callback = ctypes.CFUNCTYPE(ctypes.c_int32, _P, ctypes.c_int64, ctypes.c_int64)(call)
+        status = lib.prefopt_reference_annotate(self.handle, dataset.handle,
+                                                ctypes.cast(callback, _P).value, None)
+        if raised:
+            raise raised[0]
+        check(status)
+        return status == 0
+
+    def hash(self):
+        out = ctypes.c_uint64()
+        check(lib.prefopt_reference_hash(self.handle, ctypes.addressof(out)))
+        return out.value
 
 
 class Reward(_Model):

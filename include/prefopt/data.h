@@ -66,6 +66,8 @@ typedef struct prefopt_row {
     const double *ref_logp;     /* n_completions: under the reference */
     const char
         *extra; /* JSON object text with the fields of the line that are not ours; NULL: none */
+    uint64_t ref_key; /* whose ref_logp is: made by prefopt_reference_annotate of the reference's
+                         hash and the row's tokens; 0 (default): nobody says */
 } prefopt_row;
 
 /* Fills row with the defaults (kind PROMPT, weight 1, label 1, margin 0, the rest 0 and NULL).
@@ -80,7 +82,9 @@ PREFOPT_API void prefopt_dataset_destroy(prefopt_dataset *dataset);
 
 /* Appends one row; its content is copied, so the row may borrow from this very dataset. On failure
  * the dataset is as before. Tokens must be >= 0; a PAIR has 2 completions, a RANKING >= 2,
- * COMPLETIONS >= 1, a PROMPT 0. label and margin of any row but a PAIR stay at their defaults.
+ * COMPLETIONS >= 1, a PROMPT 0. label and margin of any row but a PAIR stay at their defaults;
+ * a ref_key other than 0 needs every ref_logp of the row. (Whether it fits the row is seen where it
+ * is used.)
  * Errors: ARGUMENT, NUMERIC (weight, label, margin or a column), MEMORY, VERSION, FORMAT (extra is
  * no JSON object, or has a field of the row itself), UNSUPPORTED (extra, built without JSON). Since
  * 0.1. */
@@ -113,6 +117,7 @@ typedef struct prefopt_columns {
     const int32_t *kind;                                  /* n_rows */
     const double *weight, *label, *margin;                /* n_rows */
     const double *logp, *sampler_logp, *score, *ref_logp; /* n_sequences; NaN: unknown */
+    const uint64_t *ref_key;                              /* n_rows: as in prefopt_row; 0: none */
 } prefopt_columns;
 
 /* Errors: ARGUMENT, VERSION. Valid until the dataset is appended to, annotated or destroyed. Since
@@ -132,7 +137,8 @@ enum prefopt_column {
 };
 
 /* Writes one column (n_sequences doubles, copied; NaN: unknown). What it says of the empty
- * completion of a PROMPT stays in memory alone: files and row views do not have it.
+ * completion of a PROMPT stays in memory alone: files and row views do not have it. REF_LOGP sets
+ * every ref_key to 0.
  * Errors: ARGUMENT, NUMERIC (+infinity; in a score any infinity). Since 0.1. */
 PREFOPT_API int32_t prefopt_dataset_set_column(prefopt_dataset *dataset, int32_t column,
                                                const double *values);
@@ -172,7 +178,8 @@ PREFOPT_API uint64_t prefopt_dataset_hash(const prefopt_dataset *dataset);
  *
  * Optional everywhere: "weight"; on pairs "label", "margin"; and the columns "logps",
  * "sampler_logps", "scores", "ref_logps", each an array with one number or null (unknown) a
- * completion, or "-Infinity" as a string, but not in scores. "prompt" may be left out when it is
+ * completion, or "-Infinity" as a string, but not in scores; beside ref_logps "ref_key", 16
+ * hexadecimal digits as a string (prefopt_row.ref_key). "prompt" may be left out when it is
  * empty. Other fields are kept (prefopt_row.extra) and written back after ours.
  *
  * Refused, rather than guessed at: fields twice in one object, text where tokens belong, fields of

@@ -183,6 +183,14 @@ PREFOPT_API int32_t prefopt_policy_zero_grad(prefopt_policy *policy);
  * at once from many threads. Since 0.1. */
 PREFOPT_API int32_t prefopt_policy_space(const prefopt_policy *policy, prefopt_space *out);
 
+/* 64-bit hash of the content: kind, shape, transitions, every parameter as it lies in memory (so -0
+ * differs from 0), never 0. Equal contents have equal hashes in every process and for any number of
+ * threads, on machines of one byte order; it is made at the speed of memory and tells apart what
+ * differs by accident, but is not cryptographic. Of a custom policy the parameters alone count, not
+ * what its code does with them. Errors: ARGUMENT, UNSUPPORTED (a custom policy without a parameters
+ * callback), CALLBACK. Since 0.1. */
+PREFOPT_API int32_t prefopt_policy_hash(prefopt_policy *policy, uint64_t *out);
+
 /* All completions of the space for each row of `prompts` (any kind; its completions are ignored)
  * with their log-probabilities: a new dataset with one row of kind COMPLETIONS a prompt row, in
  * lexicographic order, column logp filled (completions of probability 0 are listed too). Refused
@@ -223,7 +231,8 @@ PREFOPT_API int32_t prefopt_reference_create_fixed(prefopt_reference **out,
 
 /* The ref_logp column of a dataset (copied): answers for the sequences of that dataset alone,
  * checked token by token. The caller owns *out. Errors: ARGUMENT (also one sequence with two
- * values), STATE (the column is not complete; names the row; empty completions need none), NUMERIC
+ * values), STATE (the column is not complete; names the row; empty completions need none; or the
+ * rows' ref_key do not all tell of one reference: some were changed since, or have none), NUMERIC
  * (above 0), MEMORY. Since 0.1. */
 PREFOPT_API int32_t prefopt_reference_from_dataset(prefopt_reference **out,
                                                    const prefopt_dataset *dataset);
@@ -237,9 +246,30 @@ PREFOPT_API void prefopt_reference_destroy(prefopt_reference *reference);
 PREFOPT_API int32_t prefopt_reference_logprobs(const prefopt_reference *reference,
                                                const prefopt_sequences *in, double *sequence_logp);
 
-/* Fills the dataset's ref_logp column. Errors: as above. Since 0.1. */
+/* Called between pieces of work with the rows that are done (in their order) and all of them.
+ * Return 0 to go on, anything else to stop. */
+typedef int32_t (*prefopt_annotate_fn)(void *payload, int64_t done, int64_t total);
+
+/* Fills the dataset's ref_logp column, each distinct sequence scored once, and sets the ref_key of
+ * each row, which fits this reference (prefopt_reference_hash) and these tokens alone. A row whose
+ * key fits is left as it is, so that a dataset that grew is annotated at the price of what is new;
+ * a row whose key does not (another reference's numbers, or a row that was changed since) is an
+ * error, never replaced: prefopt_dataset_set_column takes such numbers away. Numbers without a key
+ * are replaced: nobody says whose they are. A reference without a hash leaves keys at 0. progress
+ * may be NULL; when it asks to stop (on the thread that called), the rows done keep their numbers
+ * and keys and the others are as before. On failure the dataset is as before. Errors: as above
+ * (names the row it had come to), STATE (names the row, its key and the expected one);
+ * PREFOPT_STOPPED. Since 0.1. */
 PREFOPT_API int32_t prefopt_reference_annotate(const prefopt_reference *reference,
-                                               prefopt_dataset *dataset);
+                                               prefopt_dataset *dataset,
+                                               prefopt_annotate_fn progress, void *payload);
+
+/* As prefopt_policy_hash, of the policy when it was frozen: but the kind is part of it, so that a
+ * uniform reference is another than a policy that is uniform. That of
+ * prefopt_reference_from_dataset is the hash of the reference that the rows' keys tell of, if they
+ * have keys. Computed when it is first asked for. Errors: ARGUMENT, UNSUPPORTED (the snapshot of a
+ * custom policy). May be called at once from many threads. Since 0.1. */
+PREFOPT_API int32_t prefopt_reference_hash(const prefopt_reference *reference, uint64_t *out);
 
 /* ---------------------------------------------------------------- reward model */
 
@@ -310,6 +340,7 @@ PREFOPT_API int32_t prefopt_reward_backward(prefopt_reward *reward, const prefop
 PREFOPT_API int32_t prefopt_reward_parameters(prefopt_reward *reward, prefopt_parameters *out);
 PREFOPT_API int32_t prefopt_reward_updated(prefopt_reward *reward);
 PREFOPT_API int32_t prefopt_reward_zero_grad(prefopt_reward *reward);
+PREFOPT_API int32_t prefopt_reward_hash(prefopt_reward *reward, uint64_t *out);
 
 #ifdef __cplusplus
 }

@@ -139,7 +139,9 @@ PREFOPT_API int32_t prefopt_trainer_create_reward(prefopt_trainer **out, prefopt
 /* The DPO family on PAIR rows (prefopt_loss_dpo), or DPO's own loss on RANKING rows
  * (prefopt_loss_plackett_luce with beta; variant SIGMOID alone). dpo may be NULL. reference: NULL
  * for SIMPO, CPO and ORPO, and for them alone. Reference log-probabilities are computed once, here;
- * the reference is not kept. */
+ * the reference is not kept. Rows with a ref_key (prefopt_reference_annotate) are not scored again:
+ * their ref_logp is taken, and where the key does not fit this reference and these tokens, or the
+ * reference has no hash, it is STATE and names the row. */
 PREFOPT_API int32_t prefopt_trainer_create_dpo(prefopt_trainer **out, prefopt_policy *policy,
                                                const prefopt_reference *reference,
                                                const prefopt_dataset *data,

@@ -17,6 +17,7 @@ static const struct {
     ARRAY(weight, ROWS, 0)
     ARRAY(label, ROWS, 0)
     ARRAY(margin, ROWS, 0)
+    ARRAY(ref_key, ROWS, 0)
     ARRAY(extra, ROWS, 0)
     ARRAY(completions_at, ROWS, 1)
     ARRAY(offsets, SEQUENCES, 1)
@@ -201,6 +202,7 @@ int32_t prefopt_dataset_row(const prefopt_dataset *dataset, int64_t i, prefopt_r
         row.sampler_logp = known(dataset->column[PREFOPT_COLUMN_SAMPLER_LOGP], first, n);
         row.score = known(dataset->column[PREFOPT_COLUMN_SCORE], first, n);
         row.ref_logp = known(dataset->column[PREFOPT_COLUMN_REF_LOGP], first, n);
+        row.ref_key = dataset->ref_key[i];
     }
     if (dataset->extra[i] >= 0)
         row.extra = dataset->text + dataset->extra[i];
@@ -224,7 +226,8 @@ int32_t prefopt_dataset_columns(const prefopt_dataset *dataset, prefopt_columns 
                                .logp = dataset->column[PREFOPT_COLUMN_LOGP],
                                .sampler_logp = dataset->column[PREFOPT_COLUMN_SAMPLER_LOGP],
                                .score = dataset->column[PREFOPT_COLUMN_SCORE],
-                               .ref_logp = dataset->column[PREFOPT_COLUMN_REF_LOGP]};
+                               .ref_logp = dataset->column[PREFOPT_COLUMN_REF_LOGP],
+                               .ref_key = dataset->ref_key};
     pf_struct_write(out, &columns, sizeof columns);
     return PREFOPT_OK;
 }

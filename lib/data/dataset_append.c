@@ -109,6 +109,23 @@ static int32_t check_column(int32_t column, const double *values, int64_t n)
     return PREFOPT_OK;
 }
 
+/* A key vouches for the numbers of the whole row. */
+static int32_t check_key(const prefopt_row *row)
+{
+    if (row->ref_key == 0)
+        return PREFOPT_OK;
+    if (row->n_completions == 0)
+        return pf_fail(PREFOPT_ERR_ARGUMENT,
+                       "ref_key is %016llx in a row without completions (expected 0)",
+                       (unsigned long long)row->ref_key);
+    for (int64_t c = 0; c < row->n_completions; c++)
+        if (row->ref_logp == NULL || isnan(row->ref_logp[c]))
+            return pf_fail(PREFOPT_ERR_ARGUMENT,
+                           "ref_key is %016llx, but ref_logp of completion %lld is not known",
+                           (unsigned long long)row->ref_key, (long long)c);
+    return PREFOPT_OK;
+}
+
 /* ---------------------------------------------------------------- writing */
 
 void pf_dataset_put_sequence(prefopt_dataset *d, const int32_t *prompt, int64_t prompt_len,
@@ -135,13 +152,14 @@ void pf_dataset_put_sequence(prefopt_dataset *d, const int32_t *prompt, int64_t 
 }
 
 void pf_dataset_put_row(prefopt_dataset *d, int32_t kind, double weight, double label,
-                        double margin, const char *extra, int64_t extra_len)
+                        double margin, uint64_t ref_key, const char *extra, int64_t extra_len)
 {
     int64_t row = d->n_rows;
     d->kind[row] = kind;
     d->weight[row] = weight;
     d->label[row] = label;
     d->margin[row] = margin;
+    d->ref_key[row] = ref_key;
     d->extra[row] = -1;
     if (extra != NULL) {
         d->extra[row] = d->n_text;
@@ -172,6 +190,7 @@ int32_t pf_dataset_append(prefopt_dataset *d, const prefopt_row *row, const char
                                                row->ref_logp};
     for (int32_t k = 0; k < PF_COLUMNS; k++)
         PF_TRY(check_column(k, columns[k], row->n_completions));
+    PF_TRY(check_key(row));
 
     int64_t n = row->n_completions;
     pf_dataset_sizes more = {.rows = 1,
@@ -198,7 +217,8 @@ int32_t pf_dataset_append(prefopt_dataset *d, const prefopt_row *row, const char
         pf_dataset_put_sequence(d, row->prompt, row->prompt_len,
                                 len > 0 ? row->completions + begin : NULL, len, values);
     }
-    pf_dataset_put_row(d, row->kind, row->weight, row->label, row->margin, extra, extra_len);
+    pf_dataset_put_row(d, row->kind, row->weight, row->label, row->margin, row->ref_key, extra,
+                       extra_len);
     pf_dataset_free_replaced(d, &replaced);
     return PREFOPT_OK;
 }
@@ -241,7 +261,7 @@ int32_t prefopt_dataset_append_pair(prefopt_dataset *dataset, const int32_t *pro
     PF_TRY(pf_dataset_reserve(dataset, more, &replaced));
     pf_dataset_put_sequence(dataset, prompt, prompt_len, chosen, chosen_len, NULL);
     pf_dataset_put_sequence(dataset, prompt, prompt_len, rejected, rejected_len, NULL);
-    pf_dataset_put_row(dataset, PREFOPT_ROW_PAIR, weight, label, margin, NULL, 0);
+    pf_dataset_put_row(dataset, PREFOPT_ROW_PAIR, weight, label, margin, 0, NULL, 0);
     pf_dataset_free_replaced(dataset, &replaced);
     return PREFOPT_OK;
 }
@@ -257,5 +277,7 @@ int32_t prefopt_dataset_set_column(prefopt_dataset *dataset, int32_t column, con
     PF_REQUIRE(values);
     PF_TRY(check_column(column, values, dataset->n_sequences));
     memmove(dataset->column[column], values, (size_t)dataset->n_sequences * sizeof *values);
+    if (column == PREFOPT_COLUMN_REF_LOGP) /* whose these are the keys do not say */
+        memset(dataset->ref_key, 0, (size_t)dataset->n_rows * sizeof *dataset->ref_key);
     return PREFOPT_OK;
 }

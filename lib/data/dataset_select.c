@@ -33,8 +33,8 @@ static void copy_row(prefopt_dataset *to, const prefopt_dataset *d, int64_t i)
                                 d->offsets[s + 1] - d->offsets[s] - prompt_len, values);
     }
     const char *extra = d->extra[i] < 0 ? NULL : d->text + d->extra[i];
-    pf_dataset_put_row(to, d->kind[i], d->weight[i], d->label[i], d->margin[i], extra,
-                       extra == NULL ? 0 : (int64_t)strlen(extra));
+    pf_dataset_put_row(to, d->kind[i], d->weight[i], d->label[i], d->margin[i], d->ref_key[i],
+                       extra, extra == NULL ? 0 : (int64_t)strlen(extra));
 }
 
 int32_t prefopt_dataset_select(prefopt_dataset **out, const prefopt_dataset *dataset,

@@ -4,8 +4,8 @@
 bool pf_is_row_field(const char *name)
 {
     static const char *const fields[] = {
-        "prompt", "completion", "completions", "chosen",        "rejected", "ranking",  "weight",
-        "label",  "margin",     "logps",       "sampler_logps", "scores",   "ref_logps"};
+        "prompt", "completion", "completions", "chosen",        "rejected", "ranking",   "weight",
+        "label",  "margin",     "logps",       "sampler_logps", "scores",   "ref_logps", "ref_key"};
     for (size_t i = 0; i < sizeof fields / sizeof fields[0]; i++)
         if (strcmp(name, fields[i]) == 0)
             return true;

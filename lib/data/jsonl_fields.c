@@ -221,6 +221,41 @@ static int32_t read_column(pf_jsonl_reader *r, const json_t *line, int32_t colum
     return PREFOPT_OK;
 }
 
+/* "ref_key": 16 hexadecimal digits, not all 0. */
+static int32_t read_key(const pf_jsonl_reader *r, const json_t *line, uint64_t *out)
+{
+    const json_t *value = json_object_get(line, "ref_key");
+    if (value == NULL)
+        return PREFOPT_OK;
+    const char *text = json_is_string(value) ? json_string_value(value) : "";
+    bool good = json_string_length(value) == 16;
+    uint64_t key = 0;
+    for (int32_t k = 0; good && k < 16; k++) {
+        const char *digits = "0123456789abcdef", *at = memchr(digits, text[k], 16);
+        good = at != NULL;
+        key = key << 4 | (good ? (uint64_t)(at - digits) : 0);
+    }
+    if (!good || key == 0)
+        return pf_jsonl_unexpected(r, (pf_jsonl_place){"ref_key", -1, -1}, value,
+                                   "text of 16 hexadecimal digits, 0 to 9 and a to f, not all 0");
+    *out = key;
+    return PREFOPT_OK;
+}
+
+/* What its append would refuse without naming the line. */
+static int32_t check_key(const pf_jsonl_reader *r, const json_t *line, const prefopt_row *row)
+{
+    bool known = r->n_completions > 0 && row->ref_logp != NULL;
+    for (int64_t c = 0; known && c < r->n_completions; c++)
+        known = !isnan(row->ref_logp[c]);
+    if (row->ref_key == 0 || known)
+        return PREFOPT_OK;
+    return pf_jsonl_unexpected(r, (pf_jsonl_place){"ref_key", -1, -1},
+                               json_object_get(line, "ref_key"),
+                               "none: it belongs to a line with a number in ref_logps for each "
+                               "completion");
+}
+
 int32_t pf_jsonl_columns(pf_jsonl_reader *r, const json_t *line, prefopt_row *row)
 {
     void *columns = r->columns;
@@ -230,7 +265,9 @@ int32_t pf_jsonl_columns(pf_jsonl_reader *r, const json_t *line, prefopt_row *ro
     PF_TRY(read_column(r, line, PREFOPT_COLUMN_LOGP, &row->logp));
     PF_TRY(read_column(r, line, PREFOPT_COLUMN_SAMPLER_LOGP, &row->sampler_logp));
     PF_TRY(read_column(r, line, PREFOPT_COLUMN_SCORE, &row->score));
-    return read_column(r, line, PREFOPT_COLUMN_REF_LOGP, &row->ref_logp);
+    PF_TRY(read_column(r, line, PREFOPT_COLUMN_REF_LOGP, &row->ref_logp));
+    PF_TRY(read_key(r, line, &row->ref_key));
+    return check_key(r, line, row);
 }
 
 /* ---------------------------------------------------------------- the row */

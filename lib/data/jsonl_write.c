@@ -107,6 +107,15 @@ static int32_t put_column(pf_file *file, const char *name, const double *values,
     return PREFOPT_OK;
 }
 
+/* As text: 64 bits are more than a JSON number holds everywhere. */
+static void put_key(pf_file *file, uint64_t key)
+{
+    char text[] = ",\"ref_key\":\"0123456789abcdef\"";
+    for (int32_t k = 0; k < 16; k++)
+        text[12 + k] = "0123456789abcdef"[key >> (60 - 4 * k) & 15];
+    put(file, text);
+}
+
 static int32_t put_row(pf_file *file, const prefopt_row *row)
 {
     put(file, "{\"prompt\":");
@@ -119,6 +128,8 @@ static int32_t put_row(pf_file *file, const prefopt_row *row)
     PF_TRY(put_column(file, ",\"sampler_logps\":", row->sampler_logp, row->n_completions));
     PF_TRY(put_column(file, ",\"scores\":", row->score, row->n_completions));
     PF_TRY(put_column(file, ",\"ref_logps\":", row->ref_logp, row->n_completions));
+    if (row->ref_key != 0)
+        put_key(file, row->ref_key);
     if (row->extra != NULL) { /* "{...}" without its first brace */
         put(file, ",");
         put(file, row->extra + 1);

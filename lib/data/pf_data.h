@@ -38,6 +38,17 @@ uint64_t pf_sequence_hash(const int32_t *tokens, int64_t len, int64_t prompt_len
 bool pf_sequence_equal(const prefopt_sequences *a, int64_t i, const prefopt_sequences *b,
                        int64_t j);
 
+/* ---- whose reference log-probabilities a row has (ref_key.c)
+ *
+ * A row's key is made of the reference's content hash and the row's sequences, so that it fits no
+ * other reference and no row that was edited. Given the sequences it is one-to-one in the hash: the
+ * key tells which reference it was. */
+
+/* Hash of sequences first .. end - 1 of a checked view, in order. */
+uint64_t pf_row_hash(const prefopt_sequences *in, int64_t first, int64_t end);
+uint64_t pf_ref_key(uint64_t reference, uint64_t row_hash);
+uint64_t pf_ref_key_reference(uint64_t key, uint64_t row_hash);
+
 /* ---- the map from a sequence to its index (sequence_map.c)
  *
  * Holds a copy of the distinct sequences of a view, in order of first appearance. It never changes,

@@ -19,6 +19,7 @@ struct prefopt_dataset {
     int64_t *first; /* n_rows + 1: the row's first sequence */
     int32_t *kind;
     double *weight, *label, *margin;
+    uint64_t *ref_key;
     int64_t *extra;          /* where the row's text begins in `text`; -1: none */
     int64_t *completions_at; /* n_rows + 1: the row's tokens in `completions` */
 
@@ -46,7 +47,7 @@ typedef struct {
 
 /* Arrays that growing has replaced. They live until what was to be appended is written, because
  * that may borrow from them (a view of one of the dataset's own rows). */
-enum { PF_DATASET_ARRAYS = 17 };
+enum { PF_DATASET_ARRAYS = 18 };
 typedef struct {
     int32_t n;
     void *array[PF_DATASET_ARRAYS];
@@ -70,7 +71,7 @@ void pf_dataset_free_replaced(prefopt_dataset *dataset, const pf_dataset_replace
 void pf_dataset_put_sequence(prefopt_dataset *dataset, const int32_t *prompt, int64_t prompt_len,
                              const int32_t *completion, int64_t len, const double *values);
 void pf_dataset_put_row(prefopt_dataset *dataset, int32_t kind, double weight, double label,
-                        double margin, const char *extra, int64_t extra_len);
+                        double margin, uint64_t ref_key, const char *extra, int64_t extra_len);
 
 /* Appends a row without looking at row->extra: extra (NULL or compact JSON text) is taken instead.
  */

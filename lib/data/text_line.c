@@ -126,8 +126,8 @@ static int32_t read_texts(pf_text_reader *r, const json_t *line, prefopt_row *ro
 /* The numbers of a line whose texts were read. */
 static int32_t read_numbers(pf_text_reader *r, const json_t *line, prefopt_row *row)
 {
-    static const char *const of_tokens[] = {"logps", "sampler_logps", "ref_logps"};
-    for (int32_t k = 0; k < 3; k++)
+    static const char *const of_tokens[] = {"logps", "sampler_logps", "ref_logps", "ref_key"};
+    for (int32_t k = 0; k < 4; k++)
         if (json_object_get(line, of_tokens[k]) != NULL)
             return pf_jsonl_unexpected(&r->lines, (pf_jsonl_place){of_tokens[k], -1, -1},
                                        json_object_get(line, of_tokens[k]),

@@ -64,6 +64,8 @@ typedef struct pf_policy_extras {
     int32_t (*decoder)(void *payload, float scale, pf_decoder **out);
     /* The transformer behind: its shape, and its weights as they lie now. */
     void (*weights)(void *payload, const pf_shape **shape, const float **value);
+    /* Of all that decides what it answers: kind, shape, parameters. */
+    int32_t (*hash)(void *payload, uint64_t *out);
 } pf_policy_extras;
 
 struct prefopt_policy {
@@ -99,6 +101,11 @@ int32_t pf_policy_next_logprobs(const prefopt_policy *policy, const prefopt_sequ
  * backward call can take within the context's byte budget without computing anything twice: in->n,
  * or less but at least 1. */
 int64_t pf_policy_keeps(const prefopt_policy *policy, const prefopt_sequences *in);
+
+/* ---- parts of content hashes (model_hash.c) */
+uint64_t pf_hash_kind(const char *kind); /* what a kind's hash starts with */
+uint64_t pf_hash_f64(uint64_t hash, double x);
+uint64_t pf_hash_space(uint64_t hash, const prefopt_space *space);
 
 /* ---- shared by policy and reward (callbacks.c) */
 

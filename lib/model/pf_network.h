@@ -201,6 +201,7 @@ int32_t pf_transformer_parameters(pf_transformer *model, prefopt_parameters *out
 /* Forgets what was kept. NUMERIC: names the tensor with a parameter that is not finite. */
 int32_t pf_transformer_updated(pf_transformer *model);
 
+uint64_t pf_transformer_hash(const pf_transformer *model);
 int32_t pf_transformer_set_recompute(pf_transformer *model, int32_t recompute);
 /* Retains transitions (NULL: none) in place of those before. */
 void pf_transformer_set_transitions(pf_transformer *model, pf_transitions *transitions);

@@ -7,6 +7,7 @@
 /* Every reference is a policy that nobody else holds, asked through const calls alone. */
 struct prefopt_reference {
     _Atomic int64_t references;
+    _Atomic uint64_t hash; /* 0: not asked for yet */
     prefopt_policy *policy;
 };
 
@@ -17,12 +18,31 @@ int32_t pf_reference_wrap(prefopt_reference **out, prefopt_policy *policy);
  * the payload is still the caller's. */
 int32_t pf_reference_create(prefopt_reference **out, prefopt_context *context,
                             const prefopt_space *space, const prefopt_policy_callbacks *callbacks,
-                            void *payload);
+                            const pf_policy_extras *extras, void *payload);
 prefopt_reference *pf_reference_retain(prefopt_reference *reference);
 
 /* prefopt_reference_logprobs without its copy of the results: `in` was checked, and on failure the
  * array holds anything. */
 int32_t pf_reference_logprobs(const prefopt_reference *reference, const prefopt_sequences *in,
                               double *sequence_logp);
+
+/* ---- a reference and the rows of a dataset (reference_rows.c)
+ *
+ * distinct: the dataset's distinct sequences, index[s]: which of them sequence s is. */
+
+/* value[distinct->n]: what rows with a key say, 0 for empty completions, NaN for what is to be
+ * scored. *hash: the reference's if some row has a key, else 0. STATE (names the row) when a key
+ * does not fit this reference and the row's tokens. */
+int32_t pf_reference_known(const prefopt_reference *reference, const prefopt_dataset *data,
+                           const prefopt_sequences *distinct, const int64_t *index, double *value,
+                           uint64_t *hash);
+/* Scores the next run from *at on of sequences whose value is NaN, as many as have most_tokens
+ * tokens together, but at least one; *at is then its end. */
+int32_t pf_reference_score(const prefopt_reference *reference, const prefopt_sequences *distinct,
+                           double *value, int64_t most_tokens, int64_t *at);
+/* Both: all values. On failure they hold anything. */
+int32_t pf_reference_of_rows(const prefopt_reference *reference, const prefopt_dataset *data,
+                             const prefopt_sequences *distinct, const int64_t *index,
+                             double *value);
 
 #endif

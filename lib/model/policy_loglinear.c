@@ -238,6 +238,26 @@ static const prefopt_policy_callbacks callbacks = {
     .updated = loglinear_updated,
 };
 
+static int32_t loglinear_hash(void *payload, uint64_t *out)
+{
+    const loglinear *m = payload;
+    const pf_listing *l = m->listing;
+    uint64_t hash = pf_hash_space(pf_hash_kind("log-linear policy"), &l->space);
+    hash = pf_stream(hash, pf_row_hash(pf_sequence_map_view(l->prompts), 0, l->n_groups));
+    hash =
+        pf_content_hash(l->context, hash, l->first, (l->n_groups + 1) * (int64_t)sizeof *l->first);
+    hash = pf_content_hash(l->context, hash, l->offsets, (l->n + 1) * (int64_t)sizeof *l->offsets);
+    hash =
+        pf_content_hash(l->context, hash, l->tokens, l->offsets[l->n] * (int64_t)sizeof *l->tokens);
+    hash = pf_content_hash(l->context, hash, l->features,
+                           l->n * l->n_features * (int64_t)sizeof *l->features);
+    hash = pf_content_hash(l->context, hash, l->base, l->n * (int64_t)sizeof *l->base);
+    *out = pf_content_hash(l->context, hash, m->theta, l->n_features * (int64_t)sizeof *m->theta);
+    return PREFOPT_OK;
+}
+
+static const pf_policy_extras extras = {.hash = loglinear_hash};
+
 static int32_t check_base(const prefopt_sequences *in, const double *base_logp)
 {
     for (int64_t i = 0; base_logp != NULL && i < in->n; i++)
@@ -284,9 +304,12 @@ int32_t prefopt_policy_create_loglinear(prefopt_policy **out, prefopt_context *c
         status = loglinear_updated(m);
     if (status == PREFOPT_OK)
         status = pf_policy_create(out, context, &own, &callbacks, m);
-    if (status == PREFOPT_OK)
-        (*out)->score_class = PF_SCORES_LINEAR;
-    else if (m != NULL)
-        loglinear_destroy(m);
-    return status;
+    if (status != PREFOPT_OK) {
+        if (m != NULL)
+            loglinear_destroy(m);
+        return status;
+    }
+    (*out)->score_class = PF_SCORES_LINEAR;
+    (*out)->extras = &extras;
+    return PREFOPT_OK;
 }

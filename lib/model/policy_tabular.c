@@ -287,6 +287,18 @@ static const prefopt_policy_callbacks callbacks = {
     .updated = tabular_updated,
 };
 
+static int32_t tabular_hash(void *payload, uint64_t *out)
+{
+    const tabular *t = payload;
+    uint64_t hash = pf_hash_space(pf_hash_kind("tabular policy"), &t->space);
+    hash = pf_stream(
+        hash, pf_row_hash(pf_sequence_map_view(t->prompts), 0, pf_sequence_map_size(t->prompts)));
+    *out = pf_content_hash(t->context, hash, t->logits, t->n_logits * (int64_t)sizeof(double));
+    return PREFOPT_OK;
+}
+
+static const pf_policy_extras extras = {.hash = tabular_hash};
+
 static int32_t create_with(prefopt_policy **out, prefopt_context *context,
                            const prefopt_space *space, pf_sequence_map *prompts)
 {
@@ -305,11 +317,13 @@ static int32_t create_with(prefopt_policy **out, prefopt_context *context,
     int32_t status = tabular_updated(t);
     if (status == PREFOPT_OK)
         status = pf_policy_create(out, context, space, &callbacks, t);
-    if (status != PREFOPT_OK)
+    if (status != PREFOPT_OK) {
         tabular_destroy(t);
-    else
-        (*out)->score_class = PF_SCORES_FREE;
-    return status;
+        return status;
+    }
+    (*out)->score_class = PF_SCORES_FREE;
+    (*out)->extras = &extras;
+    return PREFOPT_OK;
 }
 
 int32_t prefopt_policy_create_tabular(prefopt_policy **out, prefopt_context *context,

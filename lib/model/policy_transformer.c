@@ -189,8 +189,16 @@ static void transformer_weights(void *payload, const pf_shape **shape, const flo
     *value = model->weights->value;
 }
 
-static const pf_policy_extras extras = {
-    .keeps = transformer_keeps, .decoder = transformer_decoder, .weights = transformer_weights};
+static int32_t transformer_hash(void *payload, uint64_t *out)
+{
+    *out = pf_transformer_hash(payload);
+    return PREFOPT_OK;
+}
+
+static const pf_policy_extras extras = {.keeps = transformer_keeps,
+                                        .decoder = transformer_decoder,
+                                        .weights = transformer_weights,
+                                        .hash = transformer_hash};
 
 int32_t pf_policy_transformer_wrap(prefopt_policy **out, pf_transformer *model)
 {

@@ -1,4 +1,4 @@
-/* The reference handle: freezing, asking, annotating a dataset. */
+/* The reference handle: freezing, asking. */
 #include <stdatomic.h>
 
 #include "model/pf_reference.h"
@@ -9,6 +9,7 @@ int32_t pf_reference_wrap(prefopt_reference **out, prefopt_policy *policy)
     if (reference == NULL)
         return PREFOPT_ERR_MEMORY;
     atomic_init(&reference->references, 1);
+    atomic_init(&reference->hash, 0);
     reference->policy = policy;
     *out = reference;
     return PREFOPT_OK;
@@ -16,10 +17,11 @@ int32_t pf_reference_wrap(prefopt_reference **out, prefopt_policy *policy)
 
 int32_t pf_reference_create(prefopt_reference **out, prefopt_context *context,
                             const prefopt_space *space, const prefopt_policy_callbacks *callbacks,
-                            void *payload)
+                            const pf_policy_extras *extras, void *payload)
 {
     prefopt_policy *policy;
     PF_TRY(pf_policy_create(&policy, context, space, callbacks, payload));
+    policy->extras = extras;
     int32_t status = pf_reference_wrap(out, policy);
     if (status != PREFOPT_OK) {
         policy->callbacks.destroy = NULL; /* the payload is still the caller's */
@@ -80,24 +82,5 @@ int32_t prefopt_reference_logprobs(const prefopt_reference *reference, const pre
     if (status == PREFOPT_OK)
         memcpy(sequence_logp, scratch, (size_t)in->n * sizeof *scratch);
     pf_free(context, scratch);
-    return status;
-}
-
-int32_t prefopt_reference_annotate(const prefopt_reference *reference, prefopt_dataset *dataset)
-{
-    PF_REQUIRE(reference);
-    PF_REQUIRE(dataset);
-    prefopt_sequences all = {.struct_size = sizeof all};
-    PF_TRY(prefopt_dataset_sequences(dataset, &all));
-    if (all.n == 0)
-        return PREFOPT_OK;
-    prefopt_context *context = reference->policy->context;
-    double *logp = pf_alloc(context, all.n, sizeof *logp);
-    if (logp == NULL)
-        return PREFOPT_ERR_MEMORY;
-    int32_t status = pf_reference_logprobs(reference, &all, logp);
-    if (status == PREFOPT_OK)
-        status = prefopt_dataset_set_column(dataset, PREFOPT_COLUMN_REF_LOGP, logp);
-    pf_free(context, logp);
     return status;
 }

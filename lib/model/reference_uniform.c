@@ -19,6 +19,15 @@ static int32_t uniform_logprobs(void *payload, const prefopt_sequences *in, doub
     return PREFOPT_OK;
 }
 
+static int32_t uniform_hash(void *payload, uint64_t *out)
+{
+    const uniform *u = payload;
+    *out = pf_hash_space(pf_hash_kind("uniform reference"), &u->space);
+    return PREFOPT_OK;
+}
+
+static const pf_policy_extras extras = {.hash = uniform_hash};
+
 static void uniform_destroy(void *payload)
 {
     uniform *u = payload;
@@ -41,7 +50,7 @@ int32_t prefopt_reference_create_uniform(prefopt_reference **out, prefopt_contex
         .context = pf_context_retain(context), .space = own, .logp = 0 - pf_space_log_count(&own)};
     static const prefopt_policy_callbacks callbacks = {
         .struct_size = sizeof callbacks, .logprobs = uniform_logprobs, .destroy = uniform_destroy};
-    int32_t status = pf_reference_create(out, context, &own, &callbacks, u);
+    int32_t status = pf_reference_create(out, context, &own, &callbacks, &extras, u);
     if (status != PREFOPT_OK)
         uniform_destroy(u);
     return status;

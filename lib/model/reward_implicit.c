@@ -75,8 +75,23 @@ static void implicit_weights(void *payload, const pf_shape **shape, const float 
     *value = values.value;
 }
 
-static const pf_policy_extras implicit_extras = {.keeps = implicit_keeps,
-                                                 .weights = implicit_weights};
+static int32_t implicit_hash(void *payload, uint64_t *out)
+{
+    const implicit *m = payload;
+    uint64_t policy, reference = 0;
+    PF_TRY(prefopt_policy_hash(m->policy, &policy));
+    if (m->reference != NULL)
+        PF_TRY(prefopt_reference_hash(m->reference, &reference));
+    uint64_t hash = pf_hash_kind(m->reference != NULL ? "implicit reward" : "local reward");
+    *out = pf_hash_f64(pf_stream(pf_stream(hash, policy), reference), m->beta);
+    return PREFOPT_OK;
+}
+
+/* Of a policy that can say how much it keeps, and of any other. */
+static const pf_policy_extras keeping = {.keeps = implicit_keeps,
+                                         .weights = implicit_weights,
+                                         .hash = implicit_hash},
+                              plain = {.hash = implicit_hash};
 
 static void implicit_destroy(void *payload)
 {
@@ -111,7 +126,7 @@ static int32_t create(prefopt_reward **out, prefopt_policy *policy, prefopt_refe
         return status;
     }
     (*out)->score_class = policy->score_class;
-    (*out)->extras = policy->extras != NULL ? &implicit_extras : NULL;
+    (*out)->extras = policy->extras != NULL && policy->extras->keeps != NULL ? &keeping : &plain;
     return PREFOPT_OK;
 }
 

@@ -103,6 +103,20 @@ static int32_t table_updated(void *payload)
     return PREFOPT_OK;
 }
 
+static int32_t table_hash(void *payload, uint64_t *out)
+{
+    const table *t = payload;
+    uint64_t hash = pf_hash_kind(t->features == NULL ? "tabular reward" : "linear reward");
+    hash = pf_stream(hash, pf_row_hash(pf_sequence_map_view(t->map), 0, t->n));
+    if (t->features != NULL)
+        hash = pf_content_hash(t->context, hash, t->features,
+                               t->n * t->n_features * (int64_t)sizeof *t->features);
+    *out = pf_content_hash(t->context, hash, t->theta, t->n_parameters * (int64_t)sizeof *t->theta);
+    return PREFOPT_OK;
+}
+
+static const pf_policy_extras extras = {.hash = table_hash};
+
 static void table_destroy(void *payload)
 {
     table *t = payload;
@@ -194,11 +208,13 @@ static int32_t create(prefopt_reward **out, prefopt_context *context, const pref
     };
     if (status == PREFOPT_OK)
         status = pf_reward_create(out, context, &callbacks, t);
-    if (status != PREFOPT_OK)
+    if (status != PREFOPT_OK) {
         table_destroy(t);
-    else
-        (*out)->score_class = features == NULL ? PF_SCORES_FREE : PF_SCORES_LINEAR;
-    return status;
+        return status;
+    }
+    (*out)->score_class = features == NULL ? PF_SCORES_FREE : PF_SCORES_LINEAR;
+    (*out)->extras = &extras;
+    return PREFOPT_OK;
 }
 
 int32_t prefopt_reward_create_tabular(prefopt_reward **out, prefopt_context *context,

@@ -145,7 +145,14 @@ static void transformer_weights(void *payload, const pf_shape **shape, const flo
     *value = model->weights->value;
 }
 
-static const pf_policy_extras extras = {.keeps = transformer_keeps, .weights = transformer_weights};
+static int32_t transformer_hash(void *payload, uint64_t *out)
+{
+    *out = pf_transformer_hash(payload);
+    return PREFOPT_OK;
+}
+
+static const pf_policy_extras extras = {
+    .keeps = transformer_keeps, .weights = transformer_weights, .hash = transformer_hash};
 
 int32_t pf_reward_transformer_wrap(prefopt_reward **out, pf_transformer *model)
 {

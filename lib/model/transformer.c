@@ -2,6 +2,7 @@
 #include <math.h>
 
 #include "math/pf_rows.h"
+#include "model/pf_model.h"
 #include "model/pf_network.h"
 
 /* ---------------------------------------------------------------- weights */
@@ -168,6 +169,27 @@ int32_t pf_transformer_updated(pf_transformer *model)
         tensor--;
     return pf_fail(PREFOPT_ERR_NUMERIC, "%s: element %lld is %g, expected a finite number",
                    tensor->name, (long long)(at - tensor->offset), (double)value[at]);
+}
+
+/* What recomputing and init_scale are has no part in what the model answers. */
+uint64_t pf_transformer_hash(const pf_transformer *model)
+{
+    const prefopt_transformer_config *c = &model->shape->config;
+    const int64_t whole[] = {c->architecture, c->activation,    c->parallel_residual,
+                             c->tied,         c->eos,           c->vocab,
+                             c->n_layers,     c->width,         c->n_heads,
+                             c->ff_width,     c->max_positions, model->shape->head};
+    uint64_t hash = pf_hash_kind("transformer");
+    for (size_t k = 0; k < sizeof whole / sizeof whole[0]; k++)
+        hash = pf_stream(hash, (uint64_t)whole[k]);
+    hash = pf_hash_f64(hash, c->rotary_fraction);
+    hash = pf_hash_f64(hash, c->rotary_base);
+    hash = pf_hash_f64(hash, c->norm_epsilon);
+    if (model->transitions != NULL)
+        hash =
+            pf_content_hash(model->context, hash, model->transitions->allowed, c->vocab * c->vocab);
+    return pf_content_hash(model->context, hash, model->weights->value,
+                           model->shape->n * (int64_t)sizeof(float));
 }
 
 int32_t pf_transformer_set_recompute(pf_transformer *model, int32_t recompute)

@@ -2,6 +2,7 @@
  * against the reference's, which are computed once. */
 #include <math.h>
 
+#include "model/pf_reference.h"
 #include "train/pf_sampled.h"
 #include "train/pf_saved.h"
 
@@ -191,7 +192,8 @@ static int32_t fill(prefopt_trainer *trainer, const prefopt_reference *reference
         state->ref = pf_alloc(context, rows->n_distinct, sizeof *state->ref);
         if (state->ref == NULL)
             return PREFOPT_ERR_MEMORY;
-        PF_TRY(prefopt_reference_logprobs(reference, pf_sequence_map_view(rows->map), state->ref));
+        PF_TRY(pf_reference_of_rows(reference, data, pf_sequence_map_view(rows->map),
+                                    rows->sequence, state->ref));
     }
     return pf_trainer_ready(trainer);
 }

@@ -77,6 +77,7 @@ static inline void check_same(const prefopt_dataset *one, const prefopt_dataset 
         same_bits(a.sampler_logp, b.sampler_logp, a.n_completions);
         same_bits(a.score, b.score, a.n_completions);
         same_bits(a.ref_logp, b.ref_logp, a.n_completions);
+        ck_assert_uint_eq(a.ref_key, b.ref_key);
         ck_assert_int_eq(a.extra == NULL, b.extra == NULL);
         if (a.extra != NULL)
             ck_assert_str_eq(a.extra, b.extra);

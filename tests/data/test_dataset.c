@@ -153,6 +153,15 @@ START_TEST(append_refuses)
     BAD(PREFOPT_ERR_NUMERIC, "sampler_logp[1] is inf", row.sampler_logp = infinite);
     BAD(PREFOPT_ERR_NUMERIC, "ref_logp[1] is inf", row.ref_logp = infinite);
     BAD(PREFOPT_ERR_NUMERIC, "score[1] is -inf", row.score = minus);
+    const double half[] = {-1, NAN};
+    BAD(PREFOPT_ERR_ARGUMENT, "ref_logp of completion 0 is not known", row.ref_key = 5);
+    BAD(PREFOPT_ERR_ARGUMENT, "ref_key is 0000000000000005, but ref_logp of completion 1 is not",
+        (row.ref_key = 5, row.ref_logp = half));
+    prefopt_row prompt_row;
+    OK(prefopt_row_init(&prompt_row, sizeof prompt_row));
+    prompt_row.ref_key = 5;
+    FAILS(PREFOPT_ERR_ARGUMENT, "ref_key is 0000000000000005 in a row without completions",
+          prefopt_dataset_append(data, &prompt_row));
     FAILS(PREFOPT_ERR_ARGUMENT, "row is NULL", prefopt_dataset_append(data, NULL));
     FAILS(PREFOPT_ERR_ARGUMENT, "dataset is NULL", prefopt_dataset_append(NULL, &row));
     FAILS(PREFOPT_ERR_ARGUMENT, "out is NULL", prefopt_dataset_create(NULL, context));

@@ -16,9 +16,10 @@ START_TEST(reads_every_kind)
         "{\"prompt\":[7],\"chosen\":[1,2],\"rejected\":[3],\"weight\":0.5,\"label\":0.25,"
         "\"margin\":-1,\"logps\":[-1,\"-Infinity\"],\"id\":\"a\\u00e9\",\"meta\":{\"prompt\":1}}\n"
         "{\"rejected\":[2147483647],\"chosen\":[],\"ref_logps\":[null,null]}\n"
+        "{\"completion\":[1],\"ref_key\":\"00f23456789abcde\",\"ref_logps\":[-2]}\n"
         "{\"prompt\":[7],\"ranking\":[[1],[2],[3]],\"sampler_logps\":[0,-0.0,-5e-324]}";
     prefopt_dataset *data = parse(text);
-    ck_assert_int_eq(prefopt_dataset_size(data), 6);
+    ck_assert_int_eq(prefopt_dataset_size(data), 7);
     prefopt_row row = row_of(data, 0);
     ck_assert(row.kind == PREFOPT_ROW_PROMPT && row.prompt_len == 1 && row.prompt[0] == 7);
     row = row_of(data, 1);
@@ -36,7 +37,9 @@ START_TEST(reads_every_kind)
     ck_assert(row.kind == PREFOPT_ROW_PAIR && row.completion_offsets[1] == 0);
     ck_assert(row.completions[0] == INT32_MAX && row.ref_logp == NULL && row.label == 1);
     row = row_of(data, 5);
-    ck_assert(row.kind == PREFOPT_ROW_RANKING && row.n_completions == 3);
+    ck_assert(row.ref_key == UINT64_C(0x00f23456789abcde) && row.ref_logp[0] == -2);
+    row = row_of(data, 6);
+    ck_assert(row.ref_key == 0 && row.kind == PREFOPT_ROW_RANKING && row.n_completions == 3);
     ck_assert(signbit(row.sampler_logp[1]) && row.sampler_logp[2] == -5e-324);
 
     OK(prefopt_dataset_write_jsonl(data, target));
@@ -50,6 +53,8 @@ START_TEST(reads_every_kind)
         "{\"prompt\":[7],\"chosen\":[1,2],\"rejected\":[3],\"weight\":0.5,\"label\":0.25,"
         "\"margin\":-1,\"logps\":[-1,\"-Infinity\"],\"id\":\"a\xc3\xa9\",\"meta\":{\"prompt\":1}}\n"
         "{\"prompt\":[],\"chosen\":[],\"rejected\":[2147483647]}\n"
+        "{\"prompt\":[],\"completion\":[1],\"ref_logps\":[-2],"
+        "\"ref_key\":\"00f23456789abcde\"}\n"
         "{\"prompt\":[7],\"ranking\":[[1],[2],[3]],"
         "\"sampler_logps\":[0,-0.0,-4.9406564584124654e-324]}\n");
     free(written);
@@ -134,6 +139,27 @@ static const struct {
      "field \"logps\": found an array of 2, expected an array of 1, one number or null a"},
     {"{\"completion\":[1],\"logps\":-1}", "field \"logps\": found -1, expected an array of 1"},
     {"{\"prompt\":[1],\"ref_logps\":[-1]}", "field \"ref_logps\": found an array of 1"},
+    {"{\"completion\":[1],\"ref_logps\":[-1],\"ref_key\":12}",
+     "field \"ref_key\": found 12, expected text of 16 hexadecimal"},
+    {"{\"completion\":[1],\"ref_logps\":[-1],\"ref_key\":null}",
+     "field \"ref_key\": found null, expected text of 16 hexadecimal"},
+    {"{\"completion\":[1],\"ref_logps\":[-1],\"ref_key\":\"\"}",
+     "field \"ref_key\": found the string \"\", expected text of 16 hexadecimal"},
+    {"{\"completion\":[1],\"ref_logps\":[-1],\"ref_key\":\"0123456789ABCDEF\"}",
+     "field \"ref_key\": found the string \"0123456789ABCDEF\", expected text of 16 hexadecimal"},
+    {"{\"completion\":[1],\"ref_logps\":[-1],\"ref_key\":\"0123456789abcde\"}",
+     "field \"ref_key\": found the string"},
+    {"{\"completion\":[1],\"ref_logps\":[-1],\"ref_key\":\"0123456789abcdef0\"}",
+     "field \"ref_key\": found the string"},
+    {"{\"completion\":[1],\"ref_logps\":[-1],\"ref_key\":\"0123456789abcde\\u0000\"}",
+     "field \"ref_key\": found the string"},
+    {"{\"completion\":[1],\"ref_logps\":[-1],\"ref_key\":\"0000000000000000\"}",
+     "field \"ref_key\": found the string"},
+    {"{\"completion\":[1],\"ref_key\":\"0123456789abcdef\"}",
+     "field \"ref_key\": found the string \"0123456789abcdef\", expected none: it belongs to a"},
+    {"{\"completions\":[[1],[2]],\"ref_logps\":[-1,null],\"ref_key\":\"0123456789abcdef\"}",
+     "expected none: it belongs to a line with a number in ref_logps for each"},
+    {"{\"prompt\":[1],\"ref_key\":\"0123456789abcdef\"}", "expected none: it belongs to a line"},
     {"{\"completion\":[1],\"sampler_logps\":[\"Infinity\"]}",
      "field \"sampler_logps\": found the string \"Infinity\" at [0], expected a number, null or"},
     {"{\"completion\":[1],\"scores\":[\"-Infinity\"]}",

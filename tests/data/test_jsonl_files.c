@@ -63,6 +63,11 @@ static prefopt_dataset *any_dataset(int64_t n_rows)
         row.extra = i % 4 ? NULL
                           : "{\"text\":\"\\u0000\\\"\\n\xe2\x82\xac\",\"x\":[0.1,1e300,-0.0,"
                             "9223372036854775807,null,{}]}";
+        bool known = row.ref_logp != NULL && row.n_completions > 0;
+        for (int64_t c = 0; known && c < row.n_completions; c++)
+            known = !isnan(row.ref_logp[c]);
+        if (known && i % 3 != 0)
+            row.ref_key = pf_stream(7, draw++);
         OK(prefopt_dataset_append(data, &row));
     }
     return data;

@@ -64,6 +64,10 @@ START_TEST(test_policy)
     OK(prefopt_policy_save(policy, p.path));
     OK(prefopt_policy_load(&loaded, context, p.path));
     ck_assert_double_eq(logp_of(loaded), logp_of(policy));
+    uint64_t hash, of_loaded; /* the same content elsewhere */
+    OK(prefopt_policy_hash(policy, &hash));
+    OK(prefopt_policy_hash(loaded, &of_loaded));
+    ck_assert_uint_eq(hash, of_loaded);
     OK(prefopt_policy_transformer_config(loaded, &back));
     ck_assert_int_eq(back.eos, 3);
     ck_assert_int_eq(back.tied, 1);

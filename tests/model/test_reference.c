@@ -140,8 +140,8 @@ START_TEST(the_column_of_a_dataset)
     row.prompt = prompt;
     row.prompt_len = 1;
     OK(prefopt_reference_create_uniform(&uniform, context, &space));
-    OK(prefopt_reference_annotate(uniform, d)); /* empty */
-    OK(prefopt_dataset_append(d, &row));        /* a prompt alone needs no number */
+    OK(prefopt_reference_annotate(uniform, d, NULL, NULL)); /* empty */
+    OK(prefopt_dataset_append(d, &row));                    /* a prompt alone needs no number */
     OK(prefopt_reference_from_dataset(&column, d));
     prefopt_reference_destroy(column);
     column = NULL;
@@ -150,7 +150,7 @@ START_TEST(the_column_of_a_dataset)
     FAILS(PREFOPT_ERR_STATE, "ref_logp of completion 0 of row 1",
           prefopt_reference_from_dataset(&column, d));
     ck_assert_ptr_null(column);
-    OK(prefopt_reference_annotate(uniform, d));
+    OK(prefopt_reference_annotate(uniform, d, NULL, NULL));
     prefopt_columns columns = {.struct_size = sizeof columns};
     OK(prefopt_dataset_columns(d, &columns));
     ck_assert_double_eq(columns.ref_logp[0], 0);
@@ -167,7 +167,8 @@ START_TEST(the_column_of_a_dataset)
     /* A completion the reference does not know leaves the column as it was. */
     OK(prefopt_dataset_append_pair(d, prompt, 1, (int32_t[]){1, 1}, 2, (int32_t[]){0, 0}, 2, 1, 1,
                                    0));
-    FAILS(PREFOPT_ERR_ARGUMENT, "sequence 3", prefopt_reference_annotate(column, d));
+    FAILS(PREFOPT_ERR_ARGUMENT, "rows from 2 on: reference: sequence 0 (3 tokens",
+          prefopt_reference_annotate(column, d, NULL, NULL));
     OK(prefopt_dataset_columns(d, &columns));
     CLOSE(columns.ref_logp[2], -2 * log(3), 1e-15);
     ck_assert(isnan(columns.ref_logp[3]));
@@ -261,8 +262,8 @@ START_TEST(refusals)
     FAILS(PREFOPT_ERR_ARGUMENT, "NULL", prefopt_reference_logprobs(NULL, &l.view, x));
     FAILS(PREFOPT_ERR_ARGUMENT, "NULL", prefopt_reference_logprobs(uniform, NULL, x));
     FAILS(PREFOPT_ERR_ARGUMENT, "NULL", prefopt_reference_logprobs(uniform, &l.view, NULL));
-    FAILS(PREFOPT_ERR_ARGUMENT, "NULL", prefopt_reference_annotate(NULL, d));
-    FAILS(PREFOPT_ERR_ARGUMENT, "NULL", prefopt_reference_annotate(uniform, NULL));
+    FAILS(PREFOPT_ERR_ARGUMENT, "NULL", prefopt_reference_annotate(NULL, d, NULL, NULL));
+    FAILS(PREFOPT_ERR_ARGUMENT, "NULL", prefopt_reference_annotate(uniform, NULL, NULL, NULL));
     ck_assert_ptr_null(r);
     l.view.n = 0;
     OK(prefopt_reference_logprobs(uniform, &l.view, NULL));
@@ -287,8 +288,11 @@ static int32_t make_all(prefopt_context *context, const prefopt_space *space, co
                                      : prefopt_reference_from_dataset(&r, d);
         if (status == PREFOPT_OK)
             status = prefopt_reference_logprobs(r, &l->view, logp);
+        const double nobodys[16] = {NAN, NAN, NAN, NAN, NAN, NAN, NAN, NAN};
+        if (status == PREFOPT_OK) /* each is another reference */
+            status = prefopt_dataset_set_column(d, PREFOPT_COLUMN_REF_LOGP, nobodys);
         if (status == PREFOPT_OK)
-            status = prefopt_reference_annotate(r, d);
+            status = prefopt_reference_annotate(r, d, NULL, NULL);
         prefopt_reference_destroy(r);
         if (status != PREFOPT_OK)
             return status;

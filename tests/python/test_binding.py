@@ -283,6 +283,32 @@ class Handles(unittest.TestCase):
             with self.assertRaisesRegex(prefopt.Error, "train.learning_rate is 0.1"):
                 run(0.2).restore(folder)
 
+    def test_reference_keys(self):
+        space = prefopt.structs.prefopt_space(vocab=3, horizon=1, eos=-1)
+        space.struct_size = ctypes.sizeof(space)
+        uniform = prefopt.Reference.uniform(self.context, space)
+        data = prefopt.Dataset(self.context)
+        for token in range(3):
+            data.append_pair([7], [token], [(token + 1) % 3])
+        seen = []
+        self.assertTrue(uniform.annotate(data, lambda done, total: seen.append((done, total))))
+        self.assertEqual(seen, [(3, 3)])
+        row, columns = data[1], data.columns()
+        self.assertEqual(row.ref_key, columns.ref_key[1])
+        self.assertNotEqual(row.ref_key, 0)
+        again = prefopt.Dataset(self.context)
+        again.append(row.kind, row.prompt, row.completions, ref_logp=row.ref_logp, ref_key=row.ref_key)
+        self.assertTrue(uniform.annotate(again))
+        self.assertEqual(prefopt.Reference.of_dataset(again).hash(), uniform.hash())
+        other = prefopt.Reference.fixed(self.context, data.sequences(), [-1.0] * 6)
+        self.assertNotEqual(other.hash(), uniform.hash())
+        with self.assertRaisesRegex(prefopt.StateError, "row 0: ref_logp has key"):
+            other.annotate(data)
+        policy = prefopt.Policy.tabular(self.context, space, [[7]])
+        before = policy.hash()
+        policy.parameters()[0][0] = 1
+        self.assertNotEqual(policy.hash(), before)
+
     def test_soft_rl_without_reference(self):
         everything = self.policy.enumerate(self.prompts).sequences()
         truth = prefopt.Reward.tabular(self.context, everything)

@@ -108,7 +108,7 @@ START_TEST(not_enumerated)
     prefopt_displacement d = {.struct_size = sizeof d}, full = {.struct_size = sizeof full};
     prefopt_reference *column;
     OK(prefopt_report_displacement(&full, pairs, w.reference, w.policy));
-    OK(prefopt_reference_annotate(w.reference, pairs));
+    OK(prefopt_reference_annotate(w.reference, pairs, NULL, NULL));
     OK(prefopt_reference_from_dataset(&column, pairs));
     OK(prefopt_report_displacement(&d, pairs, column, w.policy));
     ck_assert_double_eq(d.chosen, full.chosen);
