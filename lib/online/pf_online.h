@@ -96,4 +96,13 @@ int32_t pf_make_pairs(const prefopt_ranker_options *options, int64_t row, int64_
                       const double *score, pf_pair_fn *made, void *payload,
                       prefopt_rank_counts *counts);
 
+/* ---- the ranker (ranker.c) */
+
+/* Whether an own copy of the options is sound. ARGUMENT, NUMERIC. */
+int32_t pf_ranker_check(const prefopt_ranker_options *options);
+/* prefopt_rank by the scores that the samples have in their column, of which there is one for every
+ * completion. The options are checked; counts is the library's own. */
+int32_t pf_rank_scored(prefopt_dataset **out, const prefopt_dataset *samples,
+                       const prefopt_ranker_options *options, prefopt_rank_counts *counts);
+
 #endif

@@ -21,7 +21,7 @@ static int32_t check_choice(const char *name, int32_t value, int32_t highest)
     return PREFOPT_OK;
 }
 
-static int32_t check_options(const prefopt_ranker_options *o)
+int32_t pf_ranker_check(const prefopt_ranker_options *o)
 {
     PF_TRY(check_choice("rule", o->rule, PREFOPT_PAIR_BEST_RANDOM));
     PF_TRY(check_choice("tie_rule", o->tie_rule, PREFOPT_TIES_HALF));
@@ -204,6 +204,18 @@ static int32_t rank_row(ranking *r, int64_t row)
     return pf_make_pairs(r->options, row, m, r->distinct_score, write_pair, r, &r->counts);
 }
 
+/* The scores that the samples bring. */
+static int32_t take_scores(ranking *r, const prefopt_sequences *in)
+{
+    pf_sequence_map *map;
+    PF_TRY(pf_sequence_map_create(&map, r->context, in, PF_MAP_SEQUENCES, r->index));
+    pf_sequence_map_destroy(map);
+    for (int64_t s = 0; s < in->n; s++)
+        r->score[s] = r->columns.score[s];
+    return PREFOPT_OK;
+}
+
+/* reward NULL: by the samples' score column. */
 static int32_t rank_all(ranking *r, prefopt_reward *reward)
 {
     prefopt_sequences in = {.struct_size = sizeof in};
@@ -214,12 +226,43 @@ static int32_t rank_all(ranking *r, prefopt_reward *reward)
         (r->distinct = pf_alloc(r->context, in.n, sizeof *r->distinct)) == NULL ||
         (r->distinct_score = pf_alloc(r->context, in.n, sizeof *r->distinct_score)) == NULL)
         return PREFOPT_ERR_MEMORY;
-    PF_TRY(score_samples(r->context, reward, &in, r->columns.first, r->index, r->score));
+    if (reward != NULL)
+        PF_TRY(score_samples(r->context, reward, &in, r->columns.first, r->index, r->score));
+    else
+        PF_TRY(take_scores(r, &in));
     PF_TRY(check_scores(&r->columns, r->score));
     for (int64_t s = 0; s < in.n; s++)
         r->counts.mean_score += r->score[s] / (double)in.n;
     for (int64_t row = 0; row < r->columns.n_rows; row++)
         PF_TRY(rank_row(r, row));
+    return PREFOPT_OK;
+}
+
+/* reward may be NULL: see rank_all. The options are checked, counts is NULL or our own. */
+static int32_t rank(prefopt_dataset **out, prefopt_reward *reward, const prefopt_dataset *samples,
+                    const prefopt_ranker_options *options, prefopt_rank_counts *counts)
+{
+    ranking r = {.context = samples->context,
+                 .options = options,
+                 .samples = samples,
+                 .columns = {.struct_size = sizeof r.columns}};
+    PF_TRY(prefopt_dataset_columns(samples, &r.columns));
+    PF_TRY(check_samples(&r.columns));
+    PF_TRY(prefopt_dataset_create(&r.pairs, r.context));
+    int32_t status = rank_all(&r, reward);
+    pf_free(r.context, r.score);
+    pf_free(r.context, r.index);
+    pf_free(r.context, r.seen);
+    pf_free(r.context, r.distinct);
+    pf_free(r.context, r.distinct_score);
+    pf_free(r.context, r.tokens);
+    if (status != PREFOPT_OK) {
+        prefopt_dataset_destroy(r.pairs);
+        return status;
+    }
+    if (counts != NULL)
+        pf_struct_write(counts, &r.counts, sizeof r.counts);
+    *out = r.pairs;
     return PREFOPT_OK;
 }
 
@@ -234,30 +277,14 @@ int32_t prefopt_rank(prefopt_dataset **out, prefopt_reward *reward, const prefop
     prefopt_ranker_options own = defaults;
     if (options != NULL)
         PF_TRY(pf_struct_read(&own, sizeof own, sizeof own, options, "prefopt_ranker_options"));
-    PF_TRY(check_options(&own));
-    prefopt_context *context = samples->context;
-    ranking r = {.context = context,
-                 .options = &own,
-                 .samples = samples,
-                 .columns = {.struct_size = sizeof r.columns}};
-    PF_TRY(prefopt_dataset_columns(samples, &r.columns));
-    PF_TRY(check_samples(&r.columns));
-    PF_TRY(prefopt_dataset_create(&r.pairs, context));
-    int32_t status = rank_all(&r, reward);
-    pf_free(context, r.score);
-    pf_free(context, r.index);
-    pf_free(context, r.seen);
-    pf_free(context, r.distinct);
-    pf_free(context, r.distinct_score);
-    pf_free(context, r.tokens);
-    if (status != PREFOPT_OK) {
-        prefopt_dataset_destroy(r.pairs);
-        return status;
-    }
-    if (counts != NULL)
-        pf_struct_write(counts, &r.counts, sizeof r.counts);
-    *out = r.pairs;
-    return PREFOPT_OK;
+    PF_TRY(pf_ranker_check(&own));
+    return rank(out, reward, samples, &own, counts);
+}
+
+int32_t pf_rank_scored(prefopt_dataset **out, const prefopt_dataset *samples,
+                       const prefopt_ranker_options *options, prefopt_rank_counts *counts)
+{
+    return rank(out, NULL, samples, options, counts);
 }
 
 int32_t prefopt_reward_annotate(prefopt_reward *reward, prefopt_dataset *dataset)
