@@ -59,7 +59,7 @@ static prefopt_policy *online(const world *w, const prefopt_dataset *pairs,
     train.schedule = PREFOPT_COSINE;
     train.schedule_steps = STEPS;
     CALL(prefopt_trainer_create_online_dpo(&trainer, policy, w->reference, reward, w->prompts, dpo,
-                                           &sampler, &ranker, &train));
+                                           &sampler, &ranker, NULL, &train));
     CALL(prefopt_trainer_run(trainer, STEPS, NULL));
     prefopt_trainer_destroy(trainer);
     prefopt_reward_destroy(reward);

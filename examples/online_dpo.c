@@ -36,7 +36,7 @@ static void train_online(prefopt_context *context, prefopt_reference *reference,
     train.schedule_steps = ROUNDS * STEPS;
     CALL(prefopt_policy_create_tabular(&policy, context, &space, NULL));
     CALL(prefopt_trainer_create_online_dpo(&trainer, policy, reference, truth, prompts, &dpo,
-                                           &sampler, &ranker, &train));
+                                           &sampler, &ranker, NULL, &train));
     for (int i = 0; i <= ROUNDS; i++) {
         CALL(prefopt_report_objective(&o, policy, reference, truth, prompts, beta));
         step[i] = i * STEPS;

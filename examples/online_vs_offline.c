@@ -76,7 +76,7 @@ static double two_stage(const world *w, const prefopt_dataset *pairs, int arm)
         train.schedule = PREFOPT_COSINE;
         train.schedule_steps = 200;
         CALL(prefopt_trainer_create_online_dpo(&trainer, policy, w->reference, reward, prompts,
-                                               &dpo, &sampler, &ranker, &train));
+                                               &dpo, &sampler, &ranker, NULL, &train));
         CALL(prefopt_trainer_run(trainer, 200, NULL));
         prefopt_trainer_destroy(trainer);
         prefopt_dataset_destroy(prompts);

@@ -248,7 +248,7 @@ static void make_online(tune_run *r, const prefopt_train_options *train)
     take_start(r);
     expect_dpo(r);
     CALL(prefopt_trainer_create_online_dpo(&r->trainer, r->model.policy, reference,
-                                           r->reward.reward, r->data, &dpo, &sampler, &ranker,
+                                           r->reward.reward, r->data, &dpo, &sampler, &ranker, NULL,
                                            train));
     set_evaluation(r, held_out);
     prefopt_reference_destroy(held_out);
@@ -273,7 +273,8 @@ static void make_pg(tune_run *r, const prefopt_train_options *train)
     take_start(r);
     r->first_margin = o->start == NULL;
     CALL(prefopt_trainer_create_policy_gradient(&r->trainer, r->model.policy, reference,
-                                                r->reward.reward, r->data, &pg, &sampler, train));
+                                                r->reward.reward, r->data, &pg, &sampler, NULL,
+                                                train));
     prefopt_reference_destroy(reference);
 }
 

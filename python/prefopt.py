@@ -107,7 +107,9 @@ prefopt_progress: u32 struct_size, u32 reserved, i64 step, i64 n_steps, f64 loss
     f64 margin, f64 kl, f64 reward, f64 grad_norm, f64 learning_rate, f64 steps_per_second, f64
     seconds_left, f64 chosen_score, f64 rejected_score, f64 chosen_logp, f64 rejected_logp, i64
     tokens, f64 eval_loss, f64 eval_accuracy, f64 eval_margin, f64 best_eval_loss, i64 eval_step,
-    i64 best_step, i32 stopped_early, u32 reserved2
+    i64 best_step, i32 stopped_early, u32 reserved2, i64 round, i64 pairs, i64 ties, i64
+    duplicates, f64 ended, f64 score_mean, f64 score_sd, f64 clip_fraction, f64 seconds_sampling,
+    f64 seconds_scoring, f64 seconds_training
 prefopt_train_options: u32 struct_size, i32 optimiser, i32 schedule, i32 reserved, f64
     learning_rate, f64 final_fraction, i64 warmup_steps, i64 schedule_steps, f64 beta1, f64
     beta2, f64 epsilon, f64 momentum, f64 weight_decay, f64 clip_norm, i64 batch, u64 seed, f64
@@ -115,6 +117,8 @@ prefopt_train_options: u32 struct_size, i32 optimiser, i32 schedule, i32 reserve
     progress_payload, i64 progress_every
 prefopt_evaluation_options: u32 struct_size, i32 keep_best, i64 every, i64 patience, f64 min_delta
 prefopt_save_options: u32 struct_size, i32 keep_best, i64 keep
+prefopt_round_options: u32 struct_size, i32 reward_scale, i64 prompts, i64 steps, i64 refresh, f64
+    missing_end_penalty, f64 reward_clip
 prefopt_coverage: u32 struct_size, u32 reserved, i64 n_prompts, i64 n_completions, i64
     n_uncovered, f64 uncovered_ref_mass, f64 uncovered_policy_mass, f64
     uncovered_soft_optimal_mass, f64 max_ratio, f64 chi_square, f64 worst_policy_mass, i32
@@ -269,9 +273,10 @@ i32 prefopt_train_options_init ptr u32
 i32 prefopt_trainer_create_mle ptr ptr ptr ptr
 i32 prefopt_trainer_create_reward ptr ptr ptr ptr ptr
 i32 prefopt_trainer_create_dpo ptr ptr ptr ptr ptr ptr
-i32 prefopt_trainer_create_policy_gradient ptr ptr ptr ptr ptr ptr ptr ptr
+i32 prefopt_round_options_init ptr u32
+i32 prefopt_trainer_create_policy_gradient ptr ptr ptr ptr ptr ptr ptr ptr ptr
 i32 prefopt_trainer_create_soft_rl ptr ptr ptr ptr ptr f64 ptr
-i32 prefopt_trainer_create_online_dpo ptr ptr ptr ptr ptr ptr ptr ptr ptr
+i32 prefopt_trainer_create_online_dpo ptr ptr ptr ptr ptr ptr ptr ptr ptr ptr
 void prefopt_trainer_destroy ptr
 i32 prefopt_trainer_run ptr i64 ptr
 i32 prefopt_trainer_step ptr ptr
@@ -1512,11 +1517,14 @@ class Trainer(_Handle):
                            _ref(_options("prefopt_dpo_options", dpo or {})), **options)
 
     @classmethod
-    def policy_gradient(cls, policy, reference, reward, prompts, pg=None, sampler=None, **options):
+    def policy_gradient(cls, policy, reference, reward, prompts, pg=None, sampler=None, rounds=None,
+                        **options):
+        """pg, sampler, rounds: dicts of prefopt_pg_options, _sampler_options, _round_options."""
         return cls._create("policy_gradient", (policy, reference, reward, prompts), policy.handle,
                            None if reference is None else reference.handle, reward.handle,
                            prompts.handle, _ref(_options("prefopt_pg_options", pg or {})),
-                           _ref(_sampler_options(sampler or {})), **options)
+                           _ref(_sampler_options(sampler or {})),
+                           _ref(_options("prefopt_round_options", rounds or {})), **options)
 
     @classmethod
     def soft_rl(cls, policy, reference, reward, prompts, beta, **options):
@@ -1526,12 +1534,14 @@ class Trainer(_Handle):
 
     @classmethod
     def online_dpo(cls, policy, reference, reward, prompts, dpo=None, sampler=None, ranker=None,
-                   **options):
+                   rounds=None, **options):
+        """dpo, sampler, ranker, rounds: dicts of prefopt_dpo_options and so on."""
         return cls._create("online_dpo", (policy, reference, reward, prompts), policy.handle,
                            None if reference is None else reference.handle, reward.handle,
                            prompts.handle, _ref(_options("prefopt_dpo_options", dpo or {})),
                            _ref(_sampler_options(sampler or {})),
-                           _ref(_options("prefopt_ranker_options", ranker or {})), **options)
+                           _ref(_options("prefopt_ranker_options", ranker or {})),
+                           _ref(_options("prefopt_round_options", rounds or {})), **options)
 
     def _checked(self, status):
         if self._failures:

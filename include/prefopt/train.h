@@ -52,24 +52,39 @@ typedef struct prefopt_progress {
                         of neighbours); scores are rewards, or log-ratios to the reference */
     double margin;   /* mean difference of those scores, log-ratios (without a reference: log-
                         probabilities) times beta; nats */
-    double kl; /* KL(policy || reference), nats: soft RL exactly, policy gradient as estimated */
-    double reward;    /* mean reward: soft RL exactly, policy gradient and online DPO of the samples
-                       */
-    double grad_norm; /* before clipping; NaN when nothing was learnt from the batch */
-    double learning_rate;                /* of that step */
-    double steps_per_second;             /* since run was called */
-    double seconds_left;                 /* at that rate */
+    double kl;     /* KL(policy || reference), nats: soft RL exactly, policy gradient as estimated;
+                      online DPO: mean of log pi - log pi_ref over the completions of the round's pairs
+                      under the policy that drew them: a guide, as pairs are chosen among the draws */
+    double reward; /* mean reward: soft RL exactly, policy gradient and online DPO of the round's
+                      samples, as learnt from: penalty, scale and clip (prefopt_round_options)
+                      included */
+    double grad_norm;        /* before clipping; NaN when nothing was learnt from the batch */
+    double learning_rate;    /* of that step */
+    double steps_per_second; /* since run was called */
+    double seconds_left;     /* at that rate */
     double chosen_score, rejected_score; /* the means whose difference margin is */
     double chosen_logp, rejected_logp;   /* policies on pairs and rankings: mean log-probabilities
                                             of those sequences, nats */
     int64_t tokens; /* of the distinct sequences of that batch, prompts included; sampled
-                       objectives: of all samples */
+                       objectives: of all samples of the round */
     double eval_loss, eval_accuracy, eval_margin; /* of the last evaluation of held-out data */
     double best_eval_loss;                        /* the least so far */
     int64_t eval_step, best_step; /* steps taken before those, since the trainer was made; -1: none
                                      yet */
     int32_t stopped_early;        /* 1: patience is out; that is why run stops */
     uint32_t reserved2;
+    /* Of the objectives that sample; of others -1 and NaN, seconds_training apart. */
+    int64_t round; /* of this step, from 0 */
+    int64_t pairs; /* online DPO: of the round; this and the next two as in prefopt_rank_counts */
+    int64_t ties, duplicates;
+    double ended; /* share of the round's completions that end with eos or a stop token; NaN where
+                     nothing ends one */
+    double score_mean, score_sd; /* of the round's scores as the reward model gave them (divisor
+                                    n - 1; 0 for one) */
+    double clip_fraction; /* policy gradient with a clip: share of the step's samples whose gradient
+                             it took away */
+    /* Since run was called: drawing; reward, ranking and reference; all else of the steps. */
+    double seconds_sampling, seconds_scoring, seconds_training;
 } prefopt_progress;
 
 /* Called on the thread that called run or fit. Return 0 to go on, anything else to stop: the call
@@ -148,17 +163,63 @@ PREFOPT_API int32_t prefopt_trainer_create_dpo(prefopt_trainer **out, prefopt_po
                                                const prefopt_dpo_options *dpo,
                                                const prefopt_train_options *options);
 
-/* KL-regularised policy gradient with samples: each step draws sampler->n completions for a batch
- * of prompts (rows of any kind, of weight 1; sampler->round counts on with the steps), scores them
- * and takes the step of prefopt_loss_policy_gradient. reference may be NULL when pg->beta is 0; pg
- * and sampler may be NULL. The expected gradient is that of -J whatever the KL's place and
- * estimator (baseline MEAN: times (n-1)/n): old_logp is the policy itself, but for k2 in the loss.
- * With another temperature, top_k or top_p the samples are weighted by the ratio to what they were
- * drawn from (tokens that truncation leaves out stay unseen), and the clip has a use. run alone. */
+/* What becomes of a reward before the policy gradient learns from it. */
+enum prefopt_reward_scale {
+    PREFOPT_REWARD_AS_IS = 0,
+    PREFOPT_REWARD_STANDARDISE = 1, /* (r - mean) / sd over the round's samples */
+    PREFOPT_REWARD_RUNNING = 2 /* (r - mean) / sd over the samples of all rounds so far, this one
+                                  included (Welford 1962) */
+};
+
+/* Rounds of the objectives that sample. A round draws sampler->n completions for `prompts` prompts,
+ * scores them, and takes `steps` optimiser steps on what it drew; sampler->round counts on with the
+ * rounds. Steps so many that the run ends within the first round are the lecture's one round
+ * (22.5); one step a round is on-policy.
+ *
+ * With steps 1 the step is on all the round's samples. With more, each takes train.batch of the
+ * round's rows (online DPO: pairs; policy gradient: prompts with all their samples; 0: all), in
+ * shuffled epochs of the round's own; the steps of online DPO's first round are those of
+ * prefopt_trainer_create_dpo on its pairs with the same train options, bit for bit.
+ *
+ * What is done to a score r, in this order: missing_end_penalty is subtracted where the completion
+ * does not end with eos or a stop token; reward_scale; reward_clip. (Ouyang et al., arXiv
+ * 2203.02155, and Huang et al., arXiv 2403.17031, section 3, for penalty and normalisation.) The KL
+ * in the reward comes after: beta is in units of the scaled reward. sd has the divisor n - 1; where
+ * it is 0, or of one sample, the scaled reward is 0. */
+typedef struct prefopt_round_options {
+    uint32_t struct_size;
+    int32_t reward_scale; /* prefopt_reward_scale; policy gradient alone; default AS_IS */
+    int64_t prompts; /* drawn for a round; default 0: train.batch. With steps 1 it takes the place
+                        of train.batch, which must be 0 or the same */
+    int64_t steps;   /* optimiser steps a round, >= 1; default 1 */
+    int64_t refresh; /* rounds after which the reference becomes the policy as it then is; default
+                        0: never. Needs a policy that prefopt_reference_freeze takes */
+    double missing_end_penalty; /* >= 0, finite; needs an eos or a stop token; default 0 */
+    double reward_clip; /* policy gradient alone: |reward| at most this; >= 0, finite; default 0:
+                           off */
+} prefopt_round_options;
+
+/* Fills options with the defaults. Errors: ARGUMENT (NULL), VERSION. Thread-safe. Since 0.1. */
+PREFOPT_API int32_t prefopt_round_options_init(prefopt_round_options *options,
+                                               uint32_t struct_size);
+
+/* KL-regularised policy gradient with samples: each round draws sampler->n completions for some
+ * prompts (rows of any kind, of weight 1), scores them, and takes steps of
+ * prefopt_loss_policy_gradient; advantages are computed once a round, over each prompt's samples.
+ * reference may be NULL when pg->beta is 0; pg, sampler and rounds may be NULL.
+ *
+ * With one step a round the samples are the policy's own, the ratio is 1, and a clip is ARGUMENT.
+ * With more, the policy is scored again at each step and old_logp is what the samples were drawn
+ * from (PPO, arXiv 1707.06347); another temperature, top_k, top_p or min_p makes that so from the
+ * first step (tokens that truncation leaves out stay unseen). Without a clip the expected gradient
+ * is that of -J whatever the KL's place and estimator (baseline MEAN: times (n-1)/n), but that KL
+ * and baseline in the advantages are the sampling policy's: k2 in the loss has the KL's gradient
+ * with the samples' weights held fixed, which is k3's. run alone. */
 PREFOPT_API int32_t prefopt_trainer_create_policy_gradient(
     prefopt_trainer **out, prefopt_policy *policy, prefopt_reference *reference,
     prefopt_reward *reward, const prefopt_dataset *prompts, const prefopt_pg_options *pg,
-    const prefopt_sampler_options *sampler, const prefopt_train_options *options);
+    const prefopt_sampler_options *sampler, const prefopt_round_options *rounds,
+    const prefopt_train_options *options);
 
 /* The same objective with every expectation enumerated: minimises
  * -J(pi) = -E_pi[r] + beta KL(pi || pi_ref), averaged over the prompt rows by weight. Completions
@@ -172,16 +233,16 @@ PREFOPT_API int32_t prefopt_trainer_create_soft_rl(prefopt_trainer **out, prefop
                                                    const prefopt_dataset *prompts, double beta,
                                                    const prefopt_train_options *options);
 
-/* Online DPO (lecture 22.5): each step samples (as the policy gradient does; sampler->n >= 2),
- * makes pairs by prefopt_rank, and takes a DPO step on them. A step whose samples give no pair is
- * counted and changes nothing. reference as in prefopt_trainer_create_dpo; dpo, sampler and ranker
- * may be NULL. With soft labels and soft_scale 1 the optimum is that of J; hard labels have no
- * finite one. run alone. */
+/* Online DPO (lecture 22.5): each round samples (as the policy gradient does; sampler->n >= 2),
+ * makes pairs by prefopt_rank, and takes steps of DPO on them; with one step a round, on all of
+ * them. The steps of a round whose samples give no pair are counted and change nothing. reference
+ * as in prefopt_trainer_create_dpo; dpo, sampler, ranker and rounds may be NULL. With soft labels
+ * and soft_scale 1 the optimum is that of J; hard labels have no finite one. run alone. */
 PREFOPT_API int32_t prefopt_trainer_create_online_dpo(
     prefopt_trainer **out, prefopt_policy *policy, prefopt_reference *reference,
     prefopt_reward *reward, const prefopt_dataset *prompts, const prefopt_dpo_options *dpo,
     const prefopt_sampler_options *sampler, const prefopt_ranker_options *ranker,
-    const prefopt_train_options *options);
+    const prefopt_round_options *rounds, const prefopt_train_options *options);
 
 /* NULL is fine. Since 0.1. */
 PREFOPT_API void prefopt_trainer_destroy(prefopt_trainer *trainer);

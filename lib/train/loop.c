@@ -5,7 +5,7 @@
 
 #include "train/pf_evaluation.h"
 
-static double now(void)
+double pf_now(void)
 {
     struct timespec t;
     clock_gettime(CLOCK_MONOTONIC, &t);
@@ -32,7 +32,10 @@ static int32_t optimise(prefopt_trainer *trainer, prefopt_progress *stats)
 
 static int32_t take_step(prefopt_trainer *trainer, prefopt_progress *stats)
 {
-    pf_batches_take(&trainer->batches, trainer->step, &trainer->batch);
+    if (trainer->objective->begin != NULL)
+        PF_TRY(trainer->objective->begin(trainer));
+    else
+        pf_batches_take(&trainer->batches, trainer->step, &trainer->batch);
     PF_TRY(pf_trainer_evaluate(trainer, true, stats));
     if (!trainer->no_step)
         PF_TRY(optimise(trainer, stats));
@@ -52,7 +55,7 @@ int32_t prefopt_trainer_step(const prefopt_trainer *trainer, int64_t *step)
 typedef struct {
     prefopt_trainer *trainer;
     int64_t n_steps, done;
-    double start;
+    double start, in_steps;
     prefopt_progress stats; /* of the last step that was taken */
 } run_state;
 
@@ -69,16 +72,27 @@ static int32_t failed(const run_state *run, int32_t status, bool after_step)
                       (long long)(trainer->step + ahead));
 }
 
+static void tell_seconds(const run_state *run, prefopt_progress *stats)
+{
+    const prefopt_trainer *trainer = run->trainer;
+    if (trainer->objective->sampled) {
+        stats->seconds_sampling = trainer->seconds_sampling;
+        stats->seconds_scoring = trainer->seconds_scoring;
+    }
+    stats->seconds_training = run->in_steps - trainer->seconds_sampling - trainer->seconds_scoring;
+}
+
 static void describe(run_state *run)
 {
     prefopt_progress *stats = &run->stats;
-    double seconds = now() - run->start, done = (double)run->done;
+    double seconds = pf_now() - run->start, done = (double)run->done;
     stats->step = run->done;
     stats->n_steps = run->n_steps;
     if (run->done > 0) {
         stats->steps_per_second = seconds > 0 ? done / seconds : NAN;
         stats->seconds_left = seconds * (double)(run->n_steps - run->done) / done;
     }
+    tell_seconds(run, stats);
     pf_evaluation_tell(run->trainer, stats);
 }
 
@@ -102,7 +116,9 @@ static int32_t steps(run_state *run)
 {
     int32_t status = look(run);
     while (status == PREFOPT_OK && run->done < run->n_steps) {
+        double begun = pf_now();
         status = take_step(run->trainer, &run->stats);
+        run->in_steps += pf_now() - begun;
         if (status != PREFOPT_OK) {
             describe(run);
             return failed(run, status, false); /* STOPPED: a callback of the model's */
@@ -121,7 +137,8 @@ int32_t prefopt_trainer_run(prefopt_trainer *trainer, int64_t n_steps, prefopt_p
                        (long long)n_steps);
     if (last != NULL)
         PF_TRY(pf_struct_check_out(last, sizeof *last, "prefopt_progress"));
-    run_state run = {.trainer = trainer, .n_steps = n_steps, .start = now()};
+    trainer->seconds_sampling = trainer->seconds_scoring = 0;
+    run_state run = {.trainer = trainer, .n_steps = n_steps, .start = pf_now()};
     pf_progress_clear(&run.stats);
     int32_t status = steps(&run);
     if (status >= 0 && last != NULL)

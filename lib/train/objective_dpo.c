@@ -27,17 +27,22 @@ static bool takes_lengths(int32_t variant)
            variant == PREFOPT_DPO_SIMPO || variant == PREFOPT_DPO_ORPO;
 }
 
-static int32_t evaluate_pairs(prefopt_trainer *trainer, prefopt_progress *stats)
+int32_t pf_dpo_evaluate_pairs(prefopt_trainer *trainer, const prefopt_dpo_options *dpo,
+                              pf_pair_batch *pairs, const double *ref, prefopt_progress *stats)
 {
-    dpo_state *state = trainer->state;
     prefopt_pair_scores in;
     prefopt_pair_loss out;
-    pf_pair_batch_gather(&state->pairs, trainer, state->ref, &in, &out);
-    PF_TRY(prefopt_loss_dpo(&state->dpo, &in, &out));
-    PF_TRY(pf_pair_batch_scatter(&state->pairs, trainer, out.mean));
+    pf_pair_batch_gather(pairs, trainer, ref, &in, &out);
+    PF_TRY(prefopt_loss_dpo(dpo, &in, &out));
+    PF_TRY(pf_pair_batch_scatter(pairs, trainer, out.mean));
     stats->loss = out.mean;
-    pf_pair_batch_stats(&state->pairs, &in, state->dpo.beta, true, stats);
+    pf_pair_batch_stats(pairs, &in, dpo->beta, true, stats);
     return PREFOPT_OK;
+}
+
+bool pf_dpo_is_coupled(int32_t variant)
+{
+    return variant == PREFOPT_DPO_AOT || variant == PREFOPT_DPO_AOT_UNPAIRED;
 }
 
 static int32_t evaluate(prefopt_trainer *trainer, bool with_grad, prefopt_progress *stats)
@@ -48,7 +53,7 @@ static int32_t evaluate(prefopt_trainer *trainer, bool with_grad, prefopt_progre
         PF_TRY(pf_ranking_batch_evaluate(&state->rankings, trainer, state->ref, state->dpo.beta,
                                          stats));
     else
-        PF_TRY(evaluate_pairs(trainer, stats));
+        PF_TRY(pf_dpo_evaluate_pairs(trainer, &state->dpo, &state->pairs, state->ref, stats));
     if (trainer->options.score_ridge > 0)
         PF_TRY(pf_score_prior(trainer, state->dpo.beta, state->ref, state->work, &stats->loss));
     return with_grad ? pf_trainer_backward(trainer) : PREFOPT_OK;
@@ -181,8 +186,7 @@ static int32_t fill(prefopt_trainer *trainer, const prefopt_reference *reference
     } else {
         PF_TRY(pf_dpo_pairs(&state->pairs, context, rows->n, state->dpo.variant));
     }
-    trainer->coupled =
-        state->dpo.variant == PREFOPT_DPO_AOT || state->dpo.variant == PREFOPT_DPO_AOT_UNPAIRED;
+    trainer->coupled = pf_dpo_is_coupled(state->dpo.variant);
     if (trainer->options.score_ridge > 0) {
         state->work = pf_alloc(context, 2 * rows->n_groups, sizeof *state->work);
         if (state->work == NULL)

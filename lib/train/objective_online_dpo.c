@@ -1,6 +1,7 @@
-/* Online DPO: sample, rank by the reward model, take the DPO step on the new pairs. */
+/* Online DPO: sample, rank by the reward model, take steps of DPO on the new pairs. */
 #include <math.h>
 
+#include "online/pf_online.h"
 #include "train/pf_sampled.h"
 #include "train/pf_saved.h"
 
@@ -10,16 +11,40 @@ typedef struct {
     prefopt_ranker_options ranker;
     pf_pair_batch pairs;
     int64_t capacity; /* of pairs, in pairs */
-    double *ref, *grad;
-    int64_t ref_capacity, grad_capacity; /* two a pair */
 } online_state;
 
-static int32_t make_room(prefopt_trainer *trainer, int64_t n)
+/* log pi - log pi_ref of the policy that sampled, meaned over the round's completions. */
+static int32_t estimate_kl(const prefopt_dataset *pairs, double *kl)
+{
+    prefopt_columns columns = {.struct_size = sizeof columns};
+    PF_TRY(prefopt_dataset_columns(pairs, &columns));
+    *kl = 0;
+    for (int64_t i = 0; i < columns.n_sequences; i++)
+        *kl += (columns.logp[i] - columns.ref_logp[i]) / (double)columns.n_sequences;
+    return PREFOPT_OK;
+}
+
+static int32_t select_pairs(prefopt_trainer *trainer, const prefopt_dataset *samples,
+                            int64_t number, prefopt_dataset **data)
+{
+    const online_state *state = trainer->state;
+    prefopt_ranker_options ranker = state->ranker;
+    if (ranker.rule == PREFOPT_PAIR_RANDOM || ranker.rule == PREFOPT_PAIR_BEST_RANDOM)
+        ranker.seed = pf_stream(ranker.seed, (uint64_t)number);
+    prefopt_rank_counts counts = {.struct_size = sizeof counts};
+    PF_TRY(pf_rank_scored(data, samples, &ranker, &counts));
+    trainer->round.pairs = counts.pairs;
+    trainer->round.ties = counts.ties;
+    trainer->round.duplicates = counts.duplicates;
+    return PREFOPT_OK;
+}
+
+static int32_t prepare(prefopt_trainer *trainer)
 {
     online_state *state = trainer->state;
-    PF_TRY(pf_sampled_room(trainer->context, &state->grad, &state->grad_capacity, 2 * n));
+    int64_t n = trainer->batches.batch;
     if (state->sampled.reference != NULL)
-        PF_TRY(pf_sampled_room(trainer->context, &state->ref, &state->ref_capacity, 2 * n));
+        PF_TRY(estimate_kl(state->sampled.at.data, &trainer->round.kl));
     if (n <= state->capacity)
         return PREFOPT_OK;
     pf_pair_batch larger;
@@ -34,94 +59,26 @@ static int32_t make_room(prefopt_trainer *trainer, int64_t n)
     return PREFOPT_OK;
 }
 
-/* The pairs' arrays from the dataset, whose logp column the sampler has filled. */
-static void gather(online_state *state, const prefopt_columns *columns, const prefopt_sequences *in,
-                   prefopt_pair_scores *scores)
-{
-    pf_pair_batch *p = &state->pairs;
-    bool labelled = false;
-    for (int64_t k = 0; k < columns->n_rows; k++) {
-        int64_t c = 2 * k, r = 2 * k + 1;
-        p->chosen[k] = columns->logp[c];
-        p->rejected[k] = columns->logp[r];
-        p->weight[k] = 1;
-        p->label[k] = columns->label[k];
-        labelled |= columns->label[k] != 1;
-        if (state->ref != NULL) {
-            p->ref_chosen[k] = state->ref[c];
-            p->ref_rejected[k] = state->ref[r];
-        }
-        if (p->len_chosen != NULL) {
-            p->len_chosen[k] = pf_sequence_len(in, c) - in->prompt_len[c];
-            p->len_rejected[k] = pf_sequence_len(in, r) - in->prompt_len[r];
-        }
-    }
-    *scores = (prefopt_pair_scores){.struct_size = sizeof *scores,
-                                    .n = columns->n_rows,
-                                    .chosen = p->chosen,
-                                    .rejected = p->rejected,
-                                    .ref_chosen = state->ref != NULL ? p->ref_chosen : NULL,
-                                    .ref_rejected = state->ref != NULL ? p->ref_rejected : NULL,
-                                    .label = labelled ? p->label : NULL,
-                                    .len_chosen = p->len_chosen,
-                                    .len_rejected = p->len_rejected};
-}
-
-static int32_t learn(prefopt_trainer *trainer, const prefopt_dataset *pairs,
-                     prefopt_progress *stats)
+/* As a trainer on the pairs does. */
+static int32_t learn(prefopt_trainer *trainer, prefopt_progress *stats)
 {
     online_state *state = trainer->state;
-    prefopt_sequences in = {.struct_size = sizeof in};
-    prefopt_columns columns = {.struct_size = sizeof columns};
-    PF_TRY(prefopt_dataset_sequences(pairs, &in));
-    PF_TRY(prefopt_dataset_columns(pairs, &columns));
-    int64_t n = columns.n_rows;
-    if (n == 0) {
-        trainer->no_step = true;
-        return PREFOPT_OK;
-    }
-    PF_TRY(make_room(trainer, n));
-    if (state->sampled.reference != NULL)
-        PF_TRY(pf_reference_logprobs(state->sampled.reference, &in, state->ref));
-    prefopt_pair_scores scores;
-    gather(state, &columns, &in, &scores);
-    prefopt_pair_loss out = {.struct_size = sizeof out,
-                             .each = state->pairs.each,
-                             .grad_chosen = state->pairs.grad_chosen,
-                             .grad_rejected = state->pairs.grad_rejected};
-    PF_TRY(prefopt_loss_dpo(&state->dpo, &scores, &out));
-    for (int64_t k = 0; k < n; k++)
-        if (!isfinite(out.each[k]))
-            return pf_fail(PREFOPT_ERR_NUMERIC, "pair %lld of the step: the loss is %g",
-                           (long long)k, out.each[k]);
-    for (int64_t k = 0; k < n; k++) {
-        state->grad[2 * k] = out.grad_chosen[k];
-        state->grad[2 * k + 1] = out.grad_rejected[k];
-    }
-    stats->loss = out.mean;
-    pf_pair_batch_stats(&state->pairs, &scores, state->dpo.beta, true, stats);
-    return pf_trained_backward(&trainer->model, &in, state->grad);
+    PF_TRY(pf_trainer_scores(trainer));
+    PF_TRY(
+        pf_dpo_evaluate_pairs(trainer, &state->dpo, &state->pairs, state->sampled.at.ref, stats));
+    return pf_trainer_backward(trainer);
 }
 
 static int32_t evaluate(prefopt_trainer *trainer, bool with_grad, prefopt_progress *stats)
 {
     (void)with_grad; /* run alone: always */
-    online_state *state = trainer->state;
-    prefopt_ranker_options ranker = state->ranker;
-    if (ranker.rule == PREFOPT_PAIR_RANDOM || ranker.rule == PREFOPT_PAIR_BEST_RANDOM)
-        ranker.seed = pf_stream(ranker.seed, (uint64_t)trainer->step);
-    prefopt_dataset *samples, *pairs;
-    prefopt_rank_counts counts = {.struct_size = sizeof counts};
-    PF_TRY(pf_sampled_draw(&state->sampled, trainer, &samples));
-    int32_t status = prefopt_rank(&pairs, state->sampled.reward, samples, &ranker, &counts);
-    int64_t tokens = pf_sampled_tokens(samples);
-    prefopt_dataset_destroy(samples);
-    PF_TRY(status);
-    stats->reward = counts.mean_score;
-    stats->tokens = tokens;
-    status = learn(trainer, pairs, stats);
-    prefopt_dataset_destroy(pairs);
-    return status;
+    if (trainer->batch.n == 0) {
+        trainer->no_step = true;
+        return PREFOPT_OK;
+    }
+    int32_t status = learn(trainer, stats);
+    return status < 0 ? pf_fail_in(status, "pairs of round %lld", (long long)trainer->round.number)
+                      : status;
 }
 
 static void destroy(prefopt_trainer *trainer)
@@ -129,8 +86,6 @@ static void destroy(prefopt_trainer *trainer)
     online_state *state = trainer->state;
     pf_sampled_clear(&state->sampled, trainer->context);
     pf_pair_batch_clear(&state->pairs);
-    pf_free(trainer->context, state->ref);
-    pf_free(trainer->context, state->grad);
 }
 
 /* Held-out pairs by the loss that the new pairs have. */
@@ -151,32 +106,56 @@ static void describe(const prefopt_trainer *trainer, pf_describe *to)
 
 static const pf_objective objective = {.name = "online_dpo",
                                        .sampled = true,
+                                       .begin = pf_sampled_begin,
                                        .evaluate = evaluate,
                                        .held_out = held_out,
                                        .destroy = destroy,
-                                       .describe = describe};
+                                       .describe = describe,
+                                       .save = pf_sampled_save,
+                                       .restore = pf_sampled_restore};
+
+/* Ranks stay when all scores are scaled alike. */
+static int32_t check_rounds(const prefopt_round_options *o)
+{
+    if (o->reward_scale != PREFOPT_REWARD_AS_IS)
+        return pf_fail(
+            PREFOPT_ERR_ARGUMENT,
+            "online_dpo: reward_scale is %d, but it ranks scores (soft_scale is for soft "
+            "labels): expected 0",
+            o->reward_scale);
+    if (o->reward_clip != 0)
+        return pf_fail(PREFOPT_ERR_ARGUMENT,
+                       "online_dpo: reward_clip is %g, but it ranks scores: expected 0",
+                       o->reward_clip);
+    return PREFOPT_OK;
+}
 
 static int32_t fill(prefopt_trainer *trainer, prefopt_reference *reference, prefopt_reward *reward,
-                    const prefopt_dataset *prompts, const prefopt_sampler_options *sampler)
+                    const prefopt_dataset *prompts, const prefopt_sampler_options *sampler,
+                    const prefopt_round_options *rounds)
 {
     online_state *state = trainer->state;
-    PF_TRY(pf_sampled_init(&state->sampled, trainer, reference, reward, prompts, sampler));
+    PF_TRY(pf_sampled_init(&state->sampled, trainer, reference, reward, prompts, sampler, rounds));
+    PF_TRY(check_rounds(&state->sampled.rounds));
     if (state->sampled.sampler.n < 2)
         return pf_fail(PREFOPT_ERR_ARGUMENT, "online_dpo: n is %lld, expected at least 2 samples",
                        (long long)state->sampled.sampler.n);
+    int32_t status = pf_ranker_check(&state->ranker);
+    if (status != PREFOPT_OK)
+        return pf_fail_in(status, "online_dpo");
     bool labelled = state->ranker.soft_labels != 0 || state->ranker.tie_rule == PREFOPT_TIES_HALF;
     PF_TRY(pf_dpo_check(&state->dpo, reference, false, labelled, false));
-    PF_TRY(make_room(trainer, trainer->batches.batch));
+    trainer->coupled = pf_dpo_is_coupled(state->dpo.variant);
+    state->sampled.select = select_pairs;
+    state->sampled.prepare = prepare;
     return pf_trainer_ready(trainer);
 }
 
-int32_t prefopt_trainer_create_online_dpo(prefopt_trainer **out, prefopt_policy *policy,
-                                          prefopt_reference *reference, prefopt_reward *reward,
-                                          const prefopt_dataset *prompts,
-                                          const prefopt_dpo_options *dpo,
-                                          const prefopt_sampler_options *sampler,
-                                          const prefopt_ranker_options *ranker,
-                                          const prefopt_train_options *options)
+int32_t prefopt_trainer_create_online_dpo(
+    prefopt_trainer **out, prefopt_policy *policy, prefopt_reference *reference,
+    prefopt_reward *reward, const prefopt_dataset *prompts, const prefopt_dpo_options *dpo,
+    const prefopt_sampler_options *sampler, const prefopt_ranker_options *ranker,
+    const prefopt_round_options *rounds, const prefopt_train_options *options)
 {
     PF_REQUIRE(out);
     PF_REQUIRE(policy);
@@ -196,7 +175,7 @@ int32_t prefopt_trainer_create_online_dpo(prefopt_trainer **out, prefopt_policy 
                           (pf_trained){.policy = policy}, options));
     ((online_state *)trainer->state)->dpo = own;
     ((online_state *)trainer->state)->ranker = own_ranker;
-    int32_t status = fill(trainer, reference, reward, prompts, sampler);
+    int32_t status = fill(trainer, reference, reward, prompts, sampler, rounds);
     if (status != PREFOPT_OK) {
         prefopt_trainer_destroy(trainer);
         return status;

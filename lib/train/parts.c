@@ -92,6 +92,7 @@ static int32_t evaluate_parts(prefopt_trainer *trainer, const pf_batch *whole,
         add(&stats->loss, trainer->share, part.loss);
         add(&stats->kl, trainer->share, part.kl);
         add(&stats->reward, trainer->share, part.reward);
+        add(&stats->clip_fraction, trainer->share, part.clip_fraction);
         add(&stats->accuracy, trainer->counted, part.accuracy);
         add(&stats->margin, trainer->counted, part.margin);
         add(&stats->chosen_score, trainer->counted, part.chosen_score);

@@ -196,6 +196,9 @@ typedef struct pf_objective {
     const char *name; /* begins error texts */
     bool sampled;     /* run alone: no fit, no loss of the whole data */
     bool score_prior; /* takes options.score_ridge */
+    /* May be NULL: the rows that trainer->batches has for the step. Puts the rows of the step
+     * numbered trainer->step into trainer->batch. */
+    int32_t (*begin)(prefopt_trainer *trainer);
     /* The loss of trainer->batch at the parameters now, into stats (loss, and what else of
      * accuracy, margin, kl, reward the objective has; the rest are NaN); with_grad: adds its
      * gradient to the model's and to extra_grad. Names the row when a number is not finite. Sets
@@ -223,13 +226,20 @@ typedef struct pf_objective {
 
 struct pf_evaluation; /* pf_evaluation.h */
 
+/* What all steps of a round tell; number -1 and NaN where there is none. */
+typedef struct pf_round_facts {
+    int64_t number, tokens, pairs, ties, duplicates;
+    double kl; /* NaN: the steps' own */
+    double reward, ended, score_mean, score_sd;
+} pf_round_facts;
+
 struct prefopt_trainer {
     prefopt_context *context;
     prefopt_train_options options;
     const pf_objective *objective;
     void *state; /* the objective's own */
     pf_trained model;
-    pf_rows *rows; /* NULL: the objective keeps its prompts itself */
+    pf_rows *rows; /* of sampled objectives: what the round at hand learns from; may be NULL */
     pf_batches batches;
     pf_batch batch; /* what evaluate looks at */
     pf_optimiser optimiser;
@@ -247,6 +257,8 @@ struct prefopt_trainer {
     struct pf_evaluation *evaluation; /* NULL: none */
     bool only_evaluates;              /* held-out data: there is no optimiser */
     double *score, *grad_score;       /* the largest batch's distinct sequences, or n_distinct */
+    pf_round_facts round;
+    double seconds_sampling, seconds_scoring; /* since run was called */
 };
 
 /* A trainer with its rows (data may be NULL: see pf_trainer_rows), batches and options; state is
@@ -259,8 +271,13 @@ int32_t pf_trainer_new_held_out(prefopt_trainer **out, const prefopt_trainer *tr
                                 const pf_objective *objective, size_t state_size);
 /* Takes the rows of data, makes room for batches and scores. */
 int32_t pf_trainer_rows(prefopt_trainer *trainer, const prefopt_dataset *data);
-/* The same where rows are numbers of prompts alone. */
-int32_t pf_trainer_prompts(prefopt_trainer *trainer, int64_t n, double total_weight);
+/* The same with batches of another size and order; trainer->total_weight is the caller's. */
+int32_t pf_trainer_lay_out(prefopt_trainer *trainer, const prefopt_dataset *data, int64_t batch,
+                           uint64_t seed);
+/* Room for parts of the rows' batches, where the model and the loss have them. */
+int32_t pf_trainer_parts(prefopt_trainer *trainer);
+/* Gives the rows back, with everything that was made for them. */
+void pf_trainer_clear_rows(prefopt_trainer *trainer);
 /* The last act of a create call: the optimiser, over the parameters and extra. */
 int32_t pf_trainer_ready(prefopt_trainer *trainer);
 
@@ -271,6 +288,8 @@ int32_t pf_trainer_backward(prefopt_trainer *trainer);
 /* evaluate, and the ridge on the parameters. Gradients are cleared first. */
 int32_t pf_trainer_evaluate(prefopt_trainer *trainer, bool with_grad, prefopt_progress *stats);
 void pf_progress_clear(prefopt_progress *progress);
+void pf_round_facts_clear(pf_round_facts *facts);
+double pf_now(void); /* seconds, of a clock that only goes on (loop.c) */
 
 /* ---- sums over pairs (of rankings: neighbours) by weight (pair_batch.c) */
 typedef struct pf_pair_sums {

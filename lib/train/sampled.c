@@ -1,4 +1,4 @@
-/* What the objectives that sample at each step share: prompts, draws, scores. */
+/* What an objective that samples is made with: prompts, sampler, rounds, models. */
 #include "train/pf_sampled.h"
 #include "train/pf_saved.h"
 
@@ -21,31 +21,39 @@ static int32_t hash_models(pf_sampled *s, const prefopt_trainer *trainer)
     return PREFOPT_OK;
 }
 
-void pf_sampled_describe(const pf_sampled *s, pf_describe *to)
+void pf_sampled_clear(pf_sampled *s, prefopt_context *context)
 {
-    pf_describe_sampler(to, &s->sampler);
-    pf_describe_bytes(to, "reward_model", &s->reward_hash, (int64_t)sizeof s->reward_hash);
-    pf_describe_bytes(to, "reference", &s->reference_hash, (int64_t)sizeof s->reference_hash);
+    pf_free(context, s->stop);
+    prefopt_dataset_destroy(s->prompts);
+    prefopt_dataset_destroy(s->at.data);
+    pf_free(context, s->at.ref);
+    pf_free(context, s->at.advantage);
+    if (s->draws.context != NULL)
+        pf_batches_clear(&s->draws);
+    prefopt_reward_destroy(s->reward);
+    prefopt_reference_destroy(s->reference);
 }
 
-int32_t pf_sampled_init(pf_sampled *s, prefopt_trainer *trainer, prefopt_reference *reference,
-                        prefopt_reward *reward, const prefopt_dataset *prompts,
-                        const prefopt_sampler_options *sampler)
+static int32_t copy_sampler(pf_sampled *s, prefopt_context *context,
+                            const prefopt_sampler_options *sampler)
 {
-    prefopt_context *context = trainer->context;
     PF_TRY(prefopt_sampler_options_init(&s->sampler, sizeof s->sampler));
     if (sampler != NULL)
         PF_TRY(pf_struct_read(&s->sampler, sizeof s->sampler, sizeof s->sampler, sampler,
                               "prefopt_sampler_options"));
-    s->reward = pf_reward_retain(reward);
-    s->reference = reference != NULL ? pf_reference_retain(reference) : NULL;
-    if (s->sampler.n_stop > 0 && s->sampler.stop != NULL) {
-        s->stop = pf_alloc(context, s->sampler.n_stop, sizeof *s->stop);
-        if (s->stop == NULL)
-            return PREFOPT_ERR_MEMORY;
-        memcpy(s->stop, s->sampler.stop, (size_t)s->sampler.n_stop * sizeof *s->stop);
-        s->sampler.stop = s->stop;
-    }
+    if (s->sampler.n_stop <= 0 || s->sampler.stop == NULL)
+        return PREFOPT_OK;
+    s->stop = pf_alloc(context, s->sampler.n_stop, sizeof *s->stop);
+    if (s->stop == NULL)
+        return PREFOPT_ERR_MEMORY;
+    memcpy(s->stop, s->sampler.stop, (size_t)s->sampler.n_stop * sizeof *s->stop);
+    s->sampler.stop = s->stop;
+    return PREFOPT_OK;
+}
+
+static int32_t copy_prompts(pf_sampled *s, const prefopt_trainer *trainer,
+                            const prefopt_dataset *prompts)
+{
     int64_t n = prefopt_dataset_size(prompts);
     if (n == 0)
         return pf_fail(PREFOPT_ERR_ARGUMENT, "%s: prompts has no rows, expected at least 1",
@@ -59,77 +67,65 @@ int32_t pf_sampled_init(pf_sampled *s, prefopt_trainer *trainer, prefopt_referen
                 "%s: the weight of row %lld is %g, expected 1: prompts are drawn equally "
                 "often",
                 trainer->objective->name, (long long)i, columns.weight[i]);
-    int64_t *all = pf_alloc(context, n, sizeof *all);
+    int64_t *all = pf_alloc(trainer->context, n, sizeof *all);
     if (all == NULL)
         return PREFOPT_ERR_MEMORY;
     for (int64_t i = 0; i < n; i++)
         all[i] = i;
     int32_t status = prefopt_dataset_select(&s->prompts, prompts, all, n);
-    pf_free(context, all);
-    PF_TRY(status);
-    PF_TRY(hash_models(s, trainer));
-    PF_TRY(pf_prompts_hash(context, s->prompts, &trainer->data_hash));
-    return pf_trainer_prompts(trainer, n, (double)n);
-}
-
-void pf_sampled_clear(pf_sampled *s, prefopt_context *context)
-{
-    pf_free(context, s->stop);
-    prefopt_dataset_destroy(s->prompts);
-    prefopt_reward_destroy(s->reward);
-    prefopt_reference_destroy(s->reference);
-}
-
-int32_t pf_sampled_draw(const pf_sampled *s, const prefopt_trainer *trainer,
-                        prefopt_dataset **samples)
-{
-    const pf_batch *batch = &trainer->batch;
-    prefopt_sampler_options options = s->sampler;
-    options.round += (uint64_t)trainer->step;
-    if (batch->rows == NULL)
-        return prefopt_sample(samples, trainer->model.policy, s->prompts, &options);
-    prefopt_dataset *prompts;
-    PF_TRY(prefopt_dataset_select(&prompts, s->prompts, batch->rows, batch->n));
-    int32_t status = prefopt_sample(samples, trainer->model.policy, prompts, &options);
-    prefopt_dataset_destroy(prompts);
+    pf_free(trainer->context, all);
     return status;
 }
 
-int64_t pf_sampled_tokens(const prefopt_dataset *samples)
+/* The options of the rounds against all else. */
+static int32_t check_rounds(const pf_sampled *s, const prefopt_trainer *trainer, int64_t n)
 {
-    prefopt_sequences in = {.struct_size = sizeof in};
-    int32_t status = prefopt_dataset_sequences(samples, &in);
-    return status == PREFOPT_OK ? pf_sequences_tokens(&in) : 0;
-}
-
-int32_t pf_sampled_rewards(const pf_sampled *s, const prefopt_trainer *trainer,
-                           const prefopt_sequences *in, double *score)
-{
-    int32_t status = pf_reward_scores(s->reward, in, score);
-    if (status != PREFOPT_ERR_NUMERIC && status != PREFOPT_ERR_ARGUMENT)
-        return status;
-    /* One by one, to name the row. */
-    for (int64_t i = 0; i < in->n; i++) {
-        prefopt_sequences one = pf_sequences_part(in, i, 1);
-        int32_t again = pf_reward_scores(s->reward, &one, score + i);
-        if (again < 0)
-            return pf_fail_in(again, "row %lld, sample %lld: reward",
-                              (long long)pf_batch_row(&trainer->batch, i / s->sampler.n),
-                              (long long)(i % s->sampler.n));
-    }
-    return pf_fail(status, "the reward model failed on %lld samples together but on none alone",
-                   (long long)in->n);
-}
-
-int32_t pf_sampled_room(prefopt_context *context, double **array, int64_t *capacity, int64_t n)
-{
-    if (n <= *capacity)
-        return PREFOPT_OK;
-    double *larger = pf_alloc(context, n, sizeof *larger);
-    if (larger == NULL)
-        return PREFOPT_ERR_MEMORY;
-    pf_free(context, *array);
-    *array = larger;
-    *capacity = n;
+    const char *name = trainer->objective->name;
+    const prefopt_round_options *o = &s->rounds;
+    int64_t batch = trainer->options.batch;
+    int64_t drawn = o->prompts < n ? o->prompts : n, taken = batch < n ? batch : n;
+    if (o->steps == 1 && drawn > 0 && taken > 0 && drawn != taken)
+        return pf_fail(PREFOPT_ERR_ARGUMENT,
+                       "%s: batch is %lld, but with steps 1 a step takes the round of %lld prompts "
+                       "whole: expected 0 or %lld",
+                       name, (long long)batch, (long long)o->prompts, (long long)o->prompts);
+    if (o->missing_end_penalty > 0 && !s->can_end)
+        return pf_fail(PREFOPT_ERR_ARGUMENT,
+                       "%s: missing_end_penalty is %g, but the policy's space has no eos and the "
+                       "sampler no stop token: nothing ends a completion",
+                       name, o->missing_end_penalty);
+    if (o->refresh > 0 && s->reference == NULL)
+        return pf_fail(PREFOPT_ERR_ARGUMENT,
+                       "%s: refresh is %lld, but there is no reference to refresh", name,
+                       (long long)o->refresh);
+    if (o->refresh > 0 && trainer->model.policy->callbacks.clone == NULL)
+        return pf_fail(PREFOPT_ERR_UNSUPPORTED,
+                       "%s: refresh is %lld, but the policy has no clone and cannot be frozen",
+                       name, (long long)o->refresh);
     return PREFOPT_OK;
+}
+
+int32_t pf_sampled_init(pf_sampled *s, prefopt_trainer *trainer, prefopt_reference *reference,
+                        prefopt_reward *reward, const prefopt_dataset *prompts,
+                        const prefopt_sampler_options *sampler, const prefopt_round_options *rounds)
+{
+    const prefopt_policy *policy = trainer->model.policy;
+    const prefopt_train_options *o = &trainer->options;
+    s->at.number = -1;
+    s->reward = pf_reward_retain(reward);
+    s->reference = reference != NULL ? pf_reference_retain(reference) : NULL;
+    PF_TRY(copy_sampler(s, trainer->context, sampler));
+    int32_t status = pf_round_options_read(&s->rounds, rounds);
+    if (status != PREFOPT_OK)
+        return pf_fail_in(status, "%s", trainer->objective->name);
+    PF_TRY(copy_prompts(s, trainer, prompts));
+    int64_t n = prefopt_dataset_size(prompts);
+    s->eos = policy->has_space ? policy->space.eos : -1;
+    s->can_end = s->eos >= 0 || s->stop != NULL;
+    PF_TRY(check_rounds(s, trainer, n));
+    trainer->total_weight = (double)n;
+    PF_TRY(hash_models(s, trainer));
+    PF_TRY(pf_prompts_hash(trainer->context, s->prompts, &trainer->data_hash));
+    return pf_batches_init(&s->draws, trainer->context, NULL, n,
+                           s->rounds.prompts > 0 ? s->rounds.prompts : o->batch, o->seed);
 }

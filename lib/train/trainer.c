@@ -37,6 +37,7 @@ int32_t pf_trainer_new(prefopt_trainer **out, const pf_objective *objective, siz
     trainer->objective = objective;
     trainer->model = model;
     trainer->share = 1;
+    pf_round_facts_clear(&trainer->round);
     if (model.policy != NULL)
         pf_policy_retain(model.policy);
     if (model.reward != NULL)
@@ -66,36 +67,50 @@ void prefopt_trainer_destroy(prefopt_trainer *trainer)
         trainer->objective->destroy(trainer);
     pf_free(context, trainer->state);
     pf_evaluation_destroy(trainer->evaluation);
-    pf_parts_clear(&trainer->parts);
-    pf_batches_clear(&trainer->batches);
-    pf_rows_destroy(trainer->rows);
+    pf_trainer_clear_rows(trainer);
     pf_optimiser_clear(&trainer->optimiser);
-    pf_free(context, trainer->score);
-    pf_free(context, trainer->grad_score);
     prefopt_policy_destroy(trainer->model.policy);
     prefopt_reward_destroy(trainer->model.reward);
     pf_free(context, trainer);
     pf_context_release(context);
 }
 
-int32_t pf_trainer_rows(prefopt_trainer *trainer, const prefopt_dataset *data)
+void pf_trainer_clear_rows(prefopt_trainer *trainer)
+{
+    pf_parts_clear(&trainer->parts);
+    pf_batches_clear(&trainer->batches);
+    trainer->batches.context = trainer->context;
+    pf_rows_destroy(trainer->rows);
+    trainer->rows = NULL;
+    pf_free(trainer->context, trainer->score);
+    pf_free(trainer->context, trainer->grad_score);
+    trainer->score = trainer->grad_score = NULL;
+}
+
+int32_t pf_trainer_lay_out(prefopt_trainer *trainer, const prefopt_dataset *data, int64_t batch,
+                           uint64_t seed)
 {
     prefopt_context *context = trainer->context;
-    const prefopt_train_options *o = &trainer->options;
     PF_TRY(pf_rows_create(&trainer->rows, context, data));
-    trainer->total_weight = trainer->rows->total_weight;
-    PF_TRY(pf_batches_init(&trainer->batches, context, trainer->rows, trainer->rows->n, o->batch,
-                           o->seed));
+    PF_TRY(
+        pf_batches_init(&trainer->batches, context, trainer->rows, trainer->rows->n, batch, seed));
     trainer->score = pf_alloc(context, trainer->rows->n_distinct, sizeof *trainer->score);
     trainer->grad_score = pf_alloc(context, trainer->rows->n_distinct, sizeof *trainer->grad_score);
     return trainer->score == NULL || trainer->grad_score == NULL ? PREFOPT_ERR_MEMORY : PREFOPT_OK;
 }
 
-int32_t pf_trainer_prompts(prefopt_trainer *trainer, int64_t n, double total_weight)
+int32_t pf_trainer_rows(prefopt_trainer *trainer, const prefopt_dataset *data)
 {
-    trainer->total_weight = total_weight;
-    return pf_batches_init(&trainer->batches, trainer->context, NULL, n, trainer->options.batch,
-                           trainer->options.seed);
+    PF_TRY(pf_trainer_lay_out(trainer, data, trainer->options.batch, trainer->options.seed));
+    trainer->total_weight = trainer->rows->total_weight;
+    return PREFOPT_OK;
+}
+
+int32_t pf_trainer_parts(prefopt_trainer *trainer)
+{
+    if (trainer->rows == NULL || trainer->coupled || !pf_trained_splits(&trainer->model))
+        return PREFOPT_OK;
+    return pf_parts_init(&trainer->parts, trainer->context, trainer->rows, trainer->batches.batch);
 }
 
 int32_t pf_trainer_ready(prefopt_trainer *trainer)
@@ -111,9 +126,7 @@ int32_t pf_trainer_ready(prefopt_trainer *trainer)
     trainer->coupled |= trainer->options.score_ridge > 0;
     if (trainer->rows != NULL)
         trainer->data_hash = pf_rows_hash(trainer->rows);
-    if (trainer->rows != NULL && !trainer->coupled && pf_trained_splits(&trainer->model))
-        PF_TRY(pf_parts_init(&trainer->parts, trainer->context, trainer->rows,
-                             trainer->batches.batch));
+    PF_TRY(pf_trainer_parts(trainer));
     PF_TRY(pf_optimiser_add(&trainer->optimiser, &parameters));
     if (!trainer->has_extra)
         return PREFOPT_OK;
@@ -194,6 +207,21 @@ static int32_t begin_gradient(prefopt_trainer *trainer)
     return PREFOPT_OK;
 }
 
+static void tell_round(const pf_round_facts *facts, prefopt_progress *stats)
+{
+    stats->round = facts->number;
+    stats->tokens = facts->tokens;
+    stats->pairs = facts->pairs;
+    stats->ties = facts->ties;
+    stats->duplicates = facts->duplicates;
+    if (!isnan(facts->kl))
+        stats->kl = facts->kl;
+    stats->reward = facts->reward;
+    stats->ended = facts->ended;
+    stats->score_mean = facts->score_mean;
+    stats->score_sd = facts->score_sd;
+}
+
 int32_t pf_trainer_evaluate(prefopt_trainer *trainer, bool with_grad, prefopt_progress *stats)
 {
     pf_progress_clear(stats);
@@ -205,12 +233,27 @@ int32_t pf_trainer_evaluate(prefopt_trainer *trainer, bool with_grad, prefopt_pr
         stats->tokens = pf_sequences_tokens(&trainer->batch.sequences);
     PF_TRY(with_grad ? pf_parts_evaluate(trainer, stats)
                      : trainer->objective->evaluate(trainer, false, stats));
+    if (trainer->round.number >= 0)
+        tell_round(&trainer->round, stats);
     if (trainer->options.ridge > 0 && !trainer->no_step)
         stats->loss += pf_optimiser_ridge(
             &trainer->optimiser, trainer->options.ridge / trainer->total_weight, with_grad);
     if (!trainer->no_step && !isfinite(stats->loss))
         return pf_fail(PREFOPT_ERR_NUMERIC, "the loss is %g", stats->loss);
     return PREFOPT_OK;
+}
+
+void pf_round_facts_clear(pf_round_facts *facts)
+{
+    *facts = (pf_round_facts){.number = -1,
+                              .pairs = -1,
+                              .ties = -1,
+                              .duplicates = -1,
+                              .kl = NAN,
+                              .reward = NAN,
+                              .ended = NAN,
+                              .score_mean = NAN,
+                              .score_sd = NAN};
 }
 
 void pf_progress_clear(prefopt_progress *progress)
@@ -235,7 +278,18 @@ void pf_progress_clear(prefopt_progress *progress)
                                    .eval_margin = none,
                                    .best_eval_loss = none,
                                    .eval_step = -1,
-                                   .best_step = -1};
+                                   .best_step = -1,
+                                   .round = -1,
+                                   .pairs = -1,
+                                   .ties = -1,
+                                   .duplicates = -1,
+                                   .ended = none,
+                                   .score_mean = none,
+                                   .score_sd = none,
+                                   .clip_fraction = none,
+                                   .seconds_sampling = none,
+                                   .seconds_scoring = none,
+                                   .seconds_training = none};
 }
 
 int32_t prefopt_trainer_loss(prefopt_trainer *trainer, double *loss)

@@ -288,7 +288,8 @@ int32_t pf_trainer_describe(const prefopt_trainer *trainer, pf_describe *to)
     pf_describe_i64(to, "n", values.n);
     describe_train(to, &trainer->options);
     to->prefix = "data";
-    pf_describe_i64(to, "rows", trainer->batches.n);
+    if (!trainer->objective->sampled) /* they tell their prompts */
+        pf_describe_i64(to, "rows", trainer->batches.n);
     set_hash(to, "hash", trainer->data_hash);
     to->prefix = trainer->objective->name;
     if (trainer->objective->describe != NULL)

@@ -60,7 +60,7 @@ static void pipeline(prefopt_context *context, double *logp)
     OK(prefopt_train_options_init(&train, sizeof train));
     sampler.n = 4;
     OK(prefopt_trainer_create_online_dpo(&trainer, policy, frozen, reward, prompts, NULL, &sampler,
-                                         NULL, &train));
+                                         NULL, NULL, &train));
     OK(prefopt_trainer_run(trainer, 3, NULL));
     prefopt_trainer_destroy(trainer);
     OK(prefopt_policy_enumerate(&all, policy, shared_pairs, 0));

@@ -193,7 +193,7 @@ static inline int32_t make_policy_gradient(prefopt_trainer **out, const setting 
     prefopt_train_options own = *o;
     own.batch = o->batch > 0 ? 2 : 0;
     return prefopt_trainer_create_policy_gradient(out, policy, s->reference, s->judge, s->w.prompts,
-                                                  &pg, &sampler, &own);
+                                                  &pg, &sampler, NULL, &own);
 }
 
 static inline int32_t make_online(prefopt_trainer **out, const setting *s, prefopt_policy *policy,
@@ -205,7 +205,7 @@ static inline int32_t make_online(prefopt_trainer **out, const setting *s, prefo
     prefopt_train_options own = *o;
     own.batch = o->batch > 0 ? 2 : 0;
     return prefopt_trainer_create_online_dpo(out, policy, s->reference, s->judge, s->w.prompts,
-                                             NULL, &sampler, NULL, &own);
+                                             NULL, &sampler, NULL, NULL, &own);
 }
 
 /* by_rows: evaluated part by part, so that nothing is computed twice. */

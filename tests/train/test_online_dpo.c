@@ -81,7 +81,7 @@ static void check_unbiased(const setting *s, const prefopt_pg_options *pg,
     gradient_of_step(trainer, policy, start, exact);
     prefopt_trainer_destroy(trainer);
     OK(prefopt_trainer_create_policy_gradient(&sampled, policy, s->reference, s->reward,
-                                              s->w.prompts, pg, sampler, &o));
+                                              s->w.prompts, pg, sampler, NULL, &o));
     for (int32_t t = 0; t < STEPS; t++) {
         gradient_of_step(sampled, policy, start, one);
         for (int64_t k = 0; k < p.n; k++) {
@@ -154,7 +154,7 @@ START_TEST(policy_gradient_climbs)
     o.schedule_steps = 400;
     prefopt_trainer *trainer;
     OK(prefopt_trainer_create_policy_gradient(&trainer, s.w.policy, s.reference, s.reward,
-                                              s.w.prompts, &pg, &sampler, &o));
+                                              s.w.prompts, &pg, &sampler, NULL, &o));
     prefopt_progress last = {.struct_size = sizeof last};
     OK(prefopt_trainer_run(trainer, 400, &last));
     ck_assert(isfinite(last.loss) && isfinite(last.kl) && last.reward > 0 && last.reward < 1);
@@ -191,7 +191,7 @@ START_TEST(online_dpo_reaches_the_optimum)
     o.schedule_steps = 300;
     prefopt_trainer *trainer;
     OK(prefopt_trainer_create_online_dpo(&trainer, s.w.policy, s.reference, s.reward, s.w.prompts,
-                                         &dpo, &sampler, &ranker, &o));
+                                         &dpo, &sampler, &ranker, NULL, &o));
     double *best = calloc((size_t)s.w.n, sizeof *best), *logp = all_logps(&s.w, s.w.policy);
     soft_optimal(&s.w, s.ref, s.score, dpo.beta, best);
     double optimum = objective_of(&s, best, dpo.beta), start = objective_of(&s, logp, dpo.beta);
@@ -239,7 +239,7 @@ START_TEST(online_runs_repeat)
             prefopt_trainer *trainer;
             prefopt_reference *reference = v == 1 ? NULL : s.reference;
             OK(prefopt_trainer_create_online_dpo(&trainer, policies[i], reference, s.reward,
-                                                 s.w.prompts, &dpo, &sampler, &ranker, &o));
+                                                 s.w.prompts, &dpo, &sampler, &ranker, NULL, &o));
             OK(prefopt_trainer_run(trainer, i == 0 ? 12 : 5, NULL));
             if (i == 1)
                 OK(prefopt_trainer_run(trainer, 7, NULL));
@@ -273,10 +273,10 @@ START_TEST(stop_tokens_are_copied)
         sampler.n_stop = 2;
         if (kind == 0)
             OK(prefopt_trainer_create_policy_gradient(&t, s.w.policy, s.reference, s.reward,
-                                                      s.w.prompts, NULL, &sampler, &o));
+                                                      s.w.prompts, NULL, &sampler, NULL, &o));
         else
             OK(prefopt_trainer_create_online_dpo(&t, s.w.policy, s.reference, s.reward, s.w.prompts,
-                                                 NULL, &sampler, NULL, &o));
+                                                 NULL, &sampler, NULL, NULL, &o));
         stop[0] = stop[1] = 1000000; /* no token: a sampler that saw it would refuse */
         OK(prefopt_trainer_run(t, 3, NULL));
         prefopt_trainer_destroy(t);
@@ -298,7 +298,7 @@ START_TEST(a_step_without_pairs)
     o.weight_decay = 0.5;
     prefopt_trainer *trainer;
     OK(prefopt_trainer_create_online_dpo(&trainer, s.w.policy, s.reference, s.reward, s.w.prompts,
-                                         NULL, NULL, NULL, &o));
+                                         NULL, NULL, NULL, NULL, &o));
     prefopt_progress last = {.struct_size = sizeof last};
     prefopt_parameters p = parameters_of(s.w.policy);
     double before = ((double *)p.value)[0];
@@ -333,7 +333,7 @@ START_TEST(sampled_objectives_refuse)
 #define PG(code, text)                                                                             \
     FAILS(code, text,                                                                              \
           prefopt_trainer_create_policy_gradient(&t, policy, s.reference, s.reward, s.w.prompts,   \
-                                                 &pg, &sampler, &o))
+                                                 &pg, &sampler, NULL, &o))
 #define RESET                                                                                      \
     OK(prefopt_pg_options_init(&pg, sizeof pg));                                                   \
     OK(prefopt_sampler_options_init(&sampler, sizeof sampler));                                    \
@@ -360,41 +360,41 @@ START_TEST(sampled_objectives_refuse)
     pg.beta = 0.1;
     FAILS(PREFOPT_ERR_ARGUMENT, "reference is NULL, but beta is 0.1",
           prefopt_trainer_create_policy_gradient(&t, policy, NULL, s.reward, s.w.prompts, &pg,
-                                                 &sampler, &o));
+                                                 &sampler, NULL, &o));
     FAILS(PREFOPT_ERR_ARGUMENT, "out is NULL",
           prefopt_trainer_create_policy_gradient(NULL, policy, s.reference, s.reward, s.w.prompts,
-                                                 NULL, NULL, NULL));
+                                                 NULL, NULL, NULL, NULL));
     FAILS(PREFOPT_ERR_ARGUMENT, "policy is NULL",
           prefopt_trainer_create_policy_gradient(&t, NULL, s.reference, s.reward, s.w.prompts, NULL,
-                                                 NULL, NULL));
+                                                 NULL, NULL, NULL));
     FAILS(PREFOPT_ERR_ARGUMENT, "reward is NULL",
           prefopt_trainer_create_policy_gradient(&t, policy, s.reference, NULL, s.w.prompts, NULL,
-                                                 NULL, NULL));
+                                                 NULL, NULL, NULL));
     FAILS(PREFOPT_ERR_ARGUMENT, "prompts is NULL",
           prefopt_trainer_create_policy_gradient(&t, policy, s.reference, s.reward, NULL, NULL,
-                                                 NULL, NULL));
+                                                 NULL, NULL, NULL));
     FAILS(PREFOPT_ERR_ARGUMENT, "out is NULL",
           prefopt_trainer_create_online_dpo(NULL, policy, s.reference, s.reward, s.w.prompts, NULL,
-                                            NULL, NULL, NULL));
+                                            NULL, NULL, NULL, NULL));
     FAILS(PREFOPT_ERR_ARGUMENT, "policy is NULL",
           prefopt_trainer_create_online_dpo(&t, NULL, s.reference, s.reward, s.w.prompts, NULL,
-                                            NULL, NULL, NULL));
+                                            NULL, NULL, NULL, NULL));
     FAILS(PREFOPT_ERR_ARGUMENT, "reference is NULL",
           prefopt_trainer_create_online_dpo(&t, policy, NULL, s.reward, s.w.prompts, NULL, NULL,
-                                            NULL, NULL));
+                                            NULL, NULL, NULL));
     FAILS(PREFOPT_ERR_ARGUMENT, "reward is NULL",
           prefopt_trainer_create_online_dpo(&t, policy, s.reference, NULL, s.w.prompts, NULL, NULL,
-                                            NULL, NULL));
+                                            NULL, NULL, NULL));
     FAILS(PREFOPT_ERR_ARGUMENT, "prompts is NULL",
           prefopt_trainer_create_online_dpo(&t, policy, s.reference, s.reward, NULL, NULL, NULL,
-                                            NULL, NULL));
+                                            NULL, NULL, NULL));
     sampler.n = 1;
     FAILS(PREFOPT_ERR_ARGUMENT, "n is 1, expected at least 2",
           prefopt_trainer_create_online_dpo(&t, policy, s.reference, s.reward, s.w.prompts, NULL,
-                                            &sampler, NULL, NULL));
+                                            &sampler, NULL, NULL, NULL));
     ck_assert_ptr_null(t);
     OK(prefopt_trainer_create_online_dpo(&t, policy, s.reference, s.reward, s.w.prompts, NULL, NULL,
-                                         NULL, NULL));
+                                         NULL, NULL, NULL));
     double loss = 42;
     FAILS(PREFOPT_ERR_UNSUPPORTED, "online_dpo", prefopt_trainer_fit(t, NULL));
     FAILS(PREFOPT_ERR_UNSUPPORTED, "online_dpo", prefopt_trainer_loss(t, &loss));
@@ -404,12 +404,12 @@ START_TEST(sampled_objectives_refuse)
     prefopt_reward *broken;
     OK(prefopt_reward_create_custom(&broken, context, &callbacks, NULL));
     OK(prefopt_trainer_create_policy_gradient(&t, policy, s.reference, broken, s.w.prompts, NULL,
-                                              NULL, NULL));
+                                              NULL, NULL, NULL));
     FAILS(PREFOPT_ERR_NUMERIC, "policy_gradient: step 1 of 3 (1 since the trainer was made): row 1",
           prefopt_trainer_run(t, 3, NULL));
     prefopt_trainer_destroy(t);
     OK(prefopt_trainer_create_online_dpo(&t, policy, s.reference, broken, s.w.prompts, NULL, NULL,
-                                         NULL, NULL));
+                                         NULL, NULL, NULL));
     FAILS(PREFOPT_ERR_NUMERIC, "row 1", prefopt_trainer_run(t, 3, NULL));
     prefopt_trainer_destroy(t);
     prefopt_reward_destroy(broken);
@@ -438,9 +438,10 @@ START_TEST(memory_runs_out)
             int32_t status =
                 kind == 0
                     ? prefopt_trainer_create_policy_gradient(&t, s.w.policy, s.reference, s.reward,
-                                                             s.w.prompts, NULL, &sampler, &o)
+                                                             s.w.prompts, NULL, &sampler, NULL, &o)
                     : prefopt_trainer_create_online_dpo(&t, s.w.policy, s.reference, s.reward,
-                                                        s.w.prompts, NULL, &sampler, NULL, &o);
+                                                        s.w.prompts, NULL, &sampler, NULL, NULL,
+                                                        &o);
             allocator.fail_at = 0;
             if (status != PREFOPT_OK) {
                 ck_assert_int_eq(status, PREFOPT_ERR_MEMORY);

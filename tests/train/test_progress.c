@@ -159,10 +159,10 @@ START_TEST(samples_are_counted)
         prefopt_progress last = {.struct_size = sizeof last};
         if (i == 0)
             OK(prefopt_trainer_create_online_dpo(&trainer, w.policy, reference, reward, w.prompts,
-                                                 NULL, &sampler, NULL, NULL));
+                                                 NULL, &sampler, NULL, NULL, NULL));
         else
             OK(prefopt_trainer_create_policy_gradient(&trainer, w.policy, reference, reward,
-                                                      w.prompts, NULL, &sampler, NULL));
+                                                      w.prompts, NULL, &sampler, NULL, NULL));
         OK(prefopt_trainer_run(trainer, 1, &last));
         ck_assert_int_eq(last.tokens, 2 * 4 * 3);
         ck_assert(isnan(last.chosen_score) == (i == 1));
