@@ -208,6 +208,52 @@ static inline int32_t make_online(prefopt_trainer **out, const setting *s, prefo
                                              NULL, &sampler, NULL, NULL, &own);
 }
 
+/* PPO with all that a round can carry from one to the next. */
+static inline int32_t make_ppo(prefopt_trainer **out, const setting *s, prefopt_policy *policy,
+                               const prefopt_train_options *o)
+{
+    prefopt_pg_options pg;
+    prefopt_sampler_options sampler;
+    prefopt_round_options rounds;
+    OK(prefopt_pg_options_init(&pg, sizeof pg));
+    OK(prefopt_sampler_options_init(&sampler, sizeof sampler));
+    OK(prefopt_round_options_init(&rounds, sizeof rounds));
+    sampler.n = 4;
+    pg.beta = 0.2;
+    pg.kl_placement = PREFOPT_KL_IN_LOSS;
+    pg.clip_low = pg.clip_high = 0.1;
+    rounds.steps = 3;
+    rounds.prompts = 3;
+    rounds.refresh = 1;
+    rounds.reward_scale = PREFOPT_REWARD_RUNNING;
+    rounds.reward_clip = 1.5;
+    prefopt_train_options own = *o;
+    own.batch = o->batch > 0 ? 2 : 0;
+    return prefopt_trainer_create_policy_gradient(out, policy, s->reference, s->judge, s->w.prompts,
+                                                  &pg, &sampler, &rounds, &own);
+}
+
+static inline int32_t make_rounds(prefopt_trainer **out, const setting *s, prefopt_policy *policy,
+                                  const prefopt_train_options *o)
+{
+    prefopt_sampler_options sampler;
+    prefopt_ranker_options ranker;
+    prefopt_round_options rounds;
+    OK(prefopt_sampler_options_init(&sampler, sizeof sampler));
+    OK(prefopt_ranker_options_init(&ranker, sizeof ranker));
+    OK(prefopt_round_options_init(&rounds, sizeof rounds));
+    sampler.n = 6;
+    ranker.rule = PREFOPT_PAIR_BEST_RANDOM;
+    ranker.seed = 4;
+    rounds.steps = 3;
+    rounds.prompts = 3;
+    rounds.refresh = 2;
+    prefopt_train_options own = *o;
+    own.batch = o->batch > 0 ? 2 : 0;
+    return prefopt_trainer_create_online_dpo(out, policy, s->reference, s->judge, s->w.prompts,
+                                             NULL, &sampler, &ranker, &rounds, &own);
+}
+
 /* by_rows: evaluated part by part, so that nothing is computed twice. */
 static const struct {
     make_fn *make;
@@ -224,7 +270,9 @@ static const struct {
                   {make_aot, "aot", false},
                   {make_prior, "dpo with score_ridge", false},
                   {make_policy_gradient, "policy gradient", false},
-                  {make_online, "online dpo", false}};
+                  {make_online, "online dpo", true},
+                  {make_ppo, "ppo", true},
+                  {make_rounds, "rounds of online dpo", true}};
 enum { N_OBJECTIVES = sizeof objectives / sizeof *objectives };
 
 #endif

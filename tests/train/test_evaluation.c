@@ -197,7 +197,7 @@ static prefopt_train_options quick(void)
 
 static bool evaluates(make_fn *make)
 {
-    return make != make_soft_rl && make != make_policy_gradient;
+    return make != make_soft_rl && make != make_policy_gradient && make != make_ppo;
 }
 
 START_TEST(numbers_are_those_of_the_losses)
