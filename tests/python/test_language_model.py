@@ -184,10 +184,14 @@ class LanguageModel(unittest.TestCase):
         reward.updated()
         trainer = prefopt.Trainer.online_dpo(
             self.policy, self.policy.freeze(), reward, self.prompts, learning_rate=1e-2,
-            sampler={"n": 4, "max_tokens": 4, "stop": [1, 5]})
+            sampler={"n": 4, "max_tokens": 4, "stop": [1, 5]},
+            rounds={"steps": 2, "missing_end_penalty": 0.5, "refresh": 1})
         gc.collect()
         trash = [np.full(2, 10**6, np.int32) for _ in range(1000)]  # over what was not kept
-        self.assertEqual(trainer.run(3).step, 3)
+        last = trainer.run(3)
+        self.assertEqual((last.step, last.round), (3, 1))
+        self.assertTrue(0 <= last.ended <= 1)
+        self.assertAlmostEqual(last.reward, last.score_mean - 0.5 * (1 - last.ended), places=12)
         self.assertEqual(len(trash), 1000)
 
 
