@@ -411,7 +411,7 @@ static const entry entries[] = {
     FIELD(prefopt_train_options, struct_size)
     FIELD(prefopt_train_options, optimiser)
     FIELD(prefopt_train_options, schedule)
-    FIELD(prefopt_train_options, reserved)
+    FIELD(prefopt_train_options, decay_vectors)
     FIELD(prefopt_train_options, learning_rate)
     FIELD(prefopt_train_options, final_fraction)
     FIELD(prefopt_train_options, warmup_steps)

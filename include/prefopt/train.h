@@ -95,9 +95,10 @@ typedef int32_t (*prefopt_progress_fn)(void *payload, const prefopt_progress *pr
  * there are no scores of pairs or rankings) is ARGUMENT. */
 typedef struct prefopt_train_options {
     uint32_t struct_size;
-    int32_t optimiser; /* prefopt_optimiser; default ADAMW */
-    int32_t schedule;  /* prefopt_schedule; default CONSTANT */
-    int32_t reserved;
+    int32_t optimiser;     /* prefopt_optimiser; default ADAMW */
+    int32_t schedule;      /* prefopt_schedule; default CONSTANT */
+    int32_t decay_vectors; /* a transformer's norms and biases, which are one-dimensional tensors:
+                              0 (default): weight decay leaves them as they are; 1: it does not */
     double learning_rate;  /* > 0; default 1e-2 */
     double final_fraction; /* LINEAR, COSINE: in [0, 1]; default 0 */
     int64_t
@@ -106,7 +107,7 @@ typedef struct prefopt_train_options {
     double beta1, beta2;    /* ADAMW: in [0, 1); default 0.9, 0.999 */
     double epsilon;         /* ADAMW: > 0; default 1e-8 */
     double momentum;        /* SGD: in [0, 1); default 0 */
-    double weight_decay;    /* >= 0; default 0 */
+    double weight_decay;    /* >= 0; default 0; see decay_vectors */
     double clip_norm;       /* the gradient is scaled down to this norm; default 0: off */
     int64_t batch; /* rows (prompts) a step; default 0, or as many as there are: all, in order. Else
                       step s takes rows s * batch ... of an endless run of epochs, each in an order

@@ -61,6 +61,8 @@ pf_shape *pf_shape_retain(pf_shape *shape);
 void pf_shape_release(pf_shape *shape); /* NULL is fine */
 /* Behind prefopt_policy_tensor; out's struct_size was checked. */
 int32_t pf_shape_tensor(const pf_shape *shape, int64_t i, prefopt_tensor *out);
+/* Where the k-th of the one-dimensional tensors lies, in order; false past the last. */
+bool pf_shape_vector(const pf_shape *shape, int64_t k, int64_t *offset, int64_t *n);
 
 /* ---- which token may follow which (transitions.c) */
 

@@ -217,3 +217,14 @@ int32_t pf_shape_tensor(const pf_shape *shape, int64_t i, prefopt_tensor *out)
     pf_struct_write(out, &own, sizeof own);
     return PREFOPT_OK;
 }
+
+bool pf_shape_vector(const pf_shape *shape, int64_t k, int64_t *offset, int64_t *n)
+{
+    for (int64_t i = 0; i < shape->n_tensors; i++)
+        if (shape->tensors[i].n_dims == 1 && k-- == 0) {
+            *offset = shape->tensors[i].offset;
+            *n = shape->tensors[i].rows;
+            return true;
+        }
+    return false;
+}

@@ -23,13 +23,17 @@ typedef struct {
 } step_constants;
 
 typedef struct {
-    pf_optimiser *optimiser;
-    step_constants constants;
-    double strength; /* of the ridge */
-    bool write;
-    bool proven; /* float32 slots go in float32 */
+    step_constants wide;
     pf_adamw_constants adamw;
     pf_sgd_constants sgd;
+} step_rule;
+
+typedef struct {
+    pf_optimiser *optimiser;
+    step_rule decays, spares; /* with and without weight decay */
+    double strength;          /* of the ridge */
+    bool write;
+    bool proven; /* float32 slots go in float32 */
 } work;
 
 int32_t pf_optimiser_init(pf_optimiser *optimiser, prefopt_context *context,
@@ -78,9 +82,30 @@ int32_t pf_optimiser_add(pf_optimiser *optimiser, const prefopt_parameters *para
     return PREFOPT_OK;
 }
 
+int32_t pf_optimiser_spare_vectors(pf_optimiser *optimiser, const pf_trained *model)
+{
+    pf_slot *slot = &optimiser->slots[0];
+    int64_t n = 0, offset, length;
+    while (pf_trained_vector(model, n, &offset, &length))
+        n++;
+    slot->whole = pf_alloc(optimiser->context, n, sizeof *slot->whole);
+    if (slot->whole == NULL)
+        return PREFOPT_ERR_MEMORY;
+    for (int64_t k = 0; k < n; k++) {
+        (void)pf_trained_vector(model, k, &offset, &length);
+        pf_span *last = slot->n_whole > 0 ? &slot->whole[slot->n_whole - 1] : NULL;
+        if (last != NULL && last->high == offset)
+            last->high += length;
+        else
+            slot->whole[slot->n_whole++] = (pf_span){.low = offset, .high = offset + length};
+    }
+    return PREFOPT_OK;
+}
+
 void pf_optimiser_clear(pf_optimiser *optimiser)
 {
     for (int32_t i = 0; i < optimiser->n_slots; i++) {
+        pf_free(optimiser->context, optimiser->slots[i].whole);
         pf_free(optimiser->context, optimiser->slots[i].first);
         pf_free(optimiser->context, optimiser->slots[i].second);
     }
@@ -240,14 +265,49 @@ double pf_optimiser_ridge(pf_optimiser *optimiser, double strength, bool add)
     return 0.5 * strength * sum_of_partials(optimiser, n);
 }
 
-static void step_in_float(const work *w, const pf_slot *slot, int64_t low, int64_t n)
+static void step_in_float(const work *w, const step_rule *rule, const pf_slot *slot, int64_t low,
+                          int64_t n)
 {
     float *value = (float *)slot->value + low, *grad = (float *)slot->grad + low;
     float *first = slot->first != NULL ? (float *)slot->first + low : NULL;
     if (w->optimiser->options.optimiser == PREFOPT_ADAMW)
-        pf_adamw_f32(n, &w->adamw, value, grad, first, (float *)slot->second + low);
+        pf_adamw_f32(n, &rule->adamw, value, grad, first, (float *)slot->second + low);
     else
-        pf_sgd_f32(n, &w->sgd, value, grad, first);
+        pf_sgd_f32(n, &rule->sgd, value, grad, first);
+}
+
+static int64_t step_part(const work *w, const step_rule *rule, const pf_slot *slot, int64_t low,
+                         int64_t high)
+{
+    const step_constants *c = &rule->wide;
+    bool narrow = slot->dtype == PREFOPT_F32;
+    if (narrow && w->proven) {
+        step_in_float(w, rule, slot, low, high - low);
+        return 0;
+    }
+    if (w->optimiser->options.optimiser == PREFOPT_ADAMW)
+        return narrow ? adamw_f32(slot, low, high, c, w->write)
+                      : adamw_f64(slot, low, high, c, w->write);
+    return narrow ? sgd_f32(slot, low, high, c, w->write) : sgd_f64(slot, low, high, c, w->write);
+}
+
+/* Whether element `at` is spared from decay; *end (in: a bound): where that changes. */
+static bool spared(const pf_slot *slot, int64_t at, int64_t *end)
+{
+    int64_t a = 0, b = slot->n_whole; /* the first span that ends after `at` */
+    while (a < b) {
+        int64_t middle = a + (b - a) / 2;
+        if (slot->whole[middle].high <= at)
+            a = middle + 1;
+        else
+            b = middle;
+    }
+    if (a == slot->n_whole)
+        return false;
+    bool inside = slot->whole[a].low <= at;
+    int64_t change = inside ? slot->whole[a].high : slot->whole[a].low;
+    *end = change < *end ? change : *end;
+    return inside;
 }
 
 static void step_task(void *payload, int64_t task)
@@ -255,16 +315,11 @@ static void step_task(void *payload, int64_t task)
     work *w = payload;
     int64_t low, high, bad = 0;
     const pf_slot *slot = chunk_of(w->optimiser, task, &low, &high);
-    const step_constants *c = &w->constants;
-    bool narrow = slot->dtype == PREFOPT_F32;
-    if (narrow && w->proven)
-        step_in_float(w, slot, low, high - low);
-    else if (w->optimiser->options.optimiser == PREFOPT_ADAMW)
-        bad = narrow ? adamw_f32(slot, low, high, c, w->write)
-                     : adamw_f64(slot, low, high, c, w->write);
-    else
-        bad =
-            narrow ? sgd_f32(slot, low, high, c, w->write) : sgd_f64(slot, low, high, c, w->write);
+    for (int64_t end; low < high; low = end) {
+        end = high;
+        const step_rule *rule = spared(slot, low, &end) ? &w->spares : &w->decays;
+        bad += step_part(w, rule, slot, low, end);
+    }
     w->optimiser->partial[task] = (double)bad;
 }
 
@@ -308,23 +363,23 @@ static bool is_proven(const pf_optimiser *optimiser, const step_constants *c)
     return true;
 }
 
-static void narrow_constants(work *w, double weight_decay)
+static void narrow(step_rule *rule, double weight_decay)
 {
-    const step_constants *c = &w->constants;
+    const step_constants *c = &rule->wide;
     float scale = (float)c->scale, shrink = (float)(c->rate * weight_decay);
-    w->sgd = (pf_sgd_constants){
+    rule->sgd = (pf_sgd_constants){
         .scale = scale, .momentum = (float)c->momentum, .rate = (float)c->rate, .shrink = shrink};
-    w->adamw = (pf_adamw_constants){.scale = scale,
-                                    .beta1 = (float)c->beta1,
-                                    .beta1_rest = (float)(c->beta1 - (double)(float)c->beta1),
-                                    .keep1 = (float)(1 - c->beta1),
-                                    .beta2 = (float)c->beta2,
-                                    .beta2_rest = (float)(c->beta2 - (double)(float)c->beta2),
-                                    .keep2 = (float)(1 - c->beta2),
-                                    .rate = (float)(c->rate / c->correct1),
-                                    .root = (float)(1 / sqrt(c->correct2)),
-                                    .epsilon = (float)c->epsilon,
-                                    .shrink = shrink};
+    rule->adamw = (pf_adamw_constants){.scale = scale,
+                                       .beta1 = (float)c->beta1,
+                                       .beta1_rest = (float)(c->beta1 - (double)(float)c->beta1),
+                                       .keep1 = (float)(1 - c->beta1),
+                                       .beta2 = (float)c->beta2,
+                                       .beta2_rest = (float)(c->beta2 - (double)(float)c->beta2),
+                                       .keep2 = (float)(1 - c->beta2),
+                                       .rate = (float)(c->rate / c->correct1),
+                                       .root = (float)(1 / sqrt(c->correct2)),
+                                       .epsilon = (float)c->epsilon,
+                                       .shrink = shrink};
 }
 
 /* What moments can be after the step; the norm is known once. */
@@ -345,18 +400,21 @@ bool pf_optimiser_step(pf_optimiser *optimiser, double rate, double scale)
     const prefopt_train_options *o = &optimiser->options;
     double t = (double)(optimiser->steps + 1);
     work w = {.optimiser = optimiser,
-              .constants = {.rate = rate,
-                            .scale = scale,
-                            .decay = 1 - rate * o->weight_decay,
-                            .beta1 = o->beta1,
-                            .beta2 = o->beta2,
-                            .epsilon = o->epsilon,
-                            .momentum = o->momentum,
-                            .correct1 = 1 - pow(o->beta1, t),
-                            .correct2 = 1 - pow(o->beta2, t)}};
-    w.proven = is_proven(optimiser, &w.constants);
+              .decays.wide = {.rate = rate,
+                              .scale = scale,
+                              .decay = 1 - rate * o->weight_decay,
+                              .beta1 = o->beta1,
+                              .beta2 = o->beta2,
+                              .epsilon = o->epsilon,
+                              .momentum = o->momentum,
+                              .correct1 = 1 - pow(o->beta1, t),
+                              .correct2 = 1 - pow(o->beta2, t)}};
+    w.spares = w.decays;
+    w.spares.wide.decay = 1;
+    w.proven = is_proven(optimiser, &w.decays.wide);
     if (w.proven) {
-        narrow_constants(&w, o->weight_decay);
+        narrow(&w.decays, o->weight_decay);
+        narrow(&w.spares, 0);
     } else {
         pf_parallel_for(optimiser->context, optimiser->n_chunks, step_task, &w);
         if (sum_of_partials(optimiser, optimiser->n_chunks) != 0)
@@ -364,7 +422,7 @@ bool pf_optimiser_step(pf_optimiser *optimiser, double rate, double scale)
     }
     w.write = true;
     pf_parallel_for(optimiser->context, optimiser->n_chunks, step_task, &w);
-    update_bounds(optimiser, &w.constants);
+    update_bounds(optimiser, &w.decays.wide);
     optimiser->grad_norm = NAN;
     optimiser->steps++;
     return true;

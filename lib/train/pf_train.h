@@ -26,15 +26,48 @@ int32_t pf_train_options_read(prefopt_train_options *own, const prefopt_train_op
 /* ---- the rate (schedule.c): of the step numbered `step` from 0 */
 double pf_learning_rate(const prefopt_train_options *options, int64_t step);
 
+/* ---- what is trained (trained.c): a policy's log-probabilities or a reward model's scores */
+typedef struct pf_trained {
+    prefopt_policy *policy; /* one of the two is NULL; both are kept */
+    prefopt_reward *reward;
+} pf_trained;
+
+prefopt_context *pf_trained_context(const pf_trained *model);
+bool pf_trained_has_backward(const pf_trained *model);
+int32_t pf_trained_class(const pf_trained *model); /* pf_score_class */
+/* n scores, of a checked view; on failure the array holds anything. */
+int32_t pf_trained_scores(const pf_trained *model, const prefopt_sequences *in, double *score);
+/* In parts that the model keeps (pf_trained_keeps), where it keeps less than all. */
+int32_t pf_trained_backward(const pf_trained *model, const prefopt_sequences *in,
+                            const double *grad_score);
+/* Whether the model can say how much it keeps between scores and backward; and how many sequences
+ * of a view (n >= 1), from the first on, a part of it should have: what the model keeps, but less
+ * where that spares cutting a run of sequences with one prompt that would fit whole. */
+bool pf_trained_splits(const pf_trained *model);
+/* Where the k-th of a transformer's one-dimensional tensors (norms, biases) lies among its
+ * parameters, in order; false past the last, and for other models. */
+bool pf_trained_vector(const pf_trained *model, int64_t k, int64_t *offset, int64_t *n);
+int64_t pf_trained_keeps(const pf_trained *model, const prefopt_sequences *in);
+int32_t pf_trained_parameters(const pf_trained *model, prefopt_parameters *out);
+int32_t pf_trained_values(const pf_trained *model, pf_values *out); /* pf_policy_values */
+int32_t pf_trained_updated(const pf_trained *model);
+int32_t pf_trained_zero_grad(const pf_trained *model);
+
 /* ---- the optimiser (optimiser.c)
  *
  * Works on up to two slots: the model's parameters, and those of the objective's own (the tie
  * parameter). Parameters that are not finite (logits of -infinity) are left as they are. */
+typedef struct pf_span {
+    int64_t low, high; /* elements low .. high - 1 */
+} pf_span;
+
 typedef struct pf_slot {
     int32_t dtype; /* PREFOPT_F64 or PREFOPT_F32: of all four arrays */
     int64_t n;
     void *value, *grad;
     void *first, *second; /* moments, owned; NULL where the optimiser has none */
+    int64_t n_whole;      /* spans that weight decay leaves as they are, in order; owned */
+    pf_span *whole;
 } pf_slot;
 
 typedef struct pf_optimiser {
@@ -54,6 +87,8 @@ typedef struct pf_optimiser {
 int32_t pf_optimiser_init(pf_optimiser *optimiser, prefopt_context *context,
                           const prefopt_train_options *options);
 int32_t pf_optimiser_add(pf_optimiser *optimiser, const prefopt_parameters *parameters);
+/* Leaves the model's one-dimensional tensors out of slot 0's weight decay. MEMORY. */
+int32_t pf_optimiser_spare_vectors(pf_optimiser *optimiser, const pf_trained *model);
 void pf_optimiser_clear(pf_optimiser *optimiser);
 /* Returns strength / 2 * sum of value^2 over slot 0; add: adds its gradient too. */
 double pf_optimiser_ridge(pf_optimiser *optimiser, double strength, bool add);
@@ -62,30 +97,6 @@ double pf_optimiser_grad_norm(pf_optimiser *optimiser);
 /* One step at this rate with gradients times `scale`. False, and nothing changed, when a parameter
  * would not be finite. Without the norm of the same gradients the step takes twice as long. */
 bool pf_optimiser_step(pf_optimiser *optimiser, double rate, double scale);
-
-/* ---- what is trained (trained.c): a policy's log-probabilities or a reward model's scores */
-typedef struct pf_trained {
-    prefopt_policy *policy; /* one of the two is NULL; both are kept */
-    prefopt_reward *reward;
-} pf_trained;
-
-prefopt_context *pf_trained_context(const pf_trained *model);
-bool pf_trained_has_backward(const pf_trained *model);
-int32_t pf_trained_class(const pf_trained *model); /* pf_score_class */
-/* n scores, of a checked view; on failure the array holds anything. */
-int32_t pf_trained_scores(const pf_trained *model, const prefopt_sequences *in, double *score);
-/* In parts that the model keeps (pf_trained_keeps), where it keeps less than all. */
-int32_t pf_trained_backward(const pf_trained *model, const prefopt_sequences *in,
-                            const double *grad_score);
-/* Whether the model can say how much it keeps between scores and backward; and how many sequences
- * of a view (n >= 1), from the first on, a part of it should have: what the model keeps, but less
- * where that spares cutting a run of sequences with one prompt that would fit whole. */
-bool pf_trained_splits(const pf_trained *model);
-int64_t pf_trained_keeps(const pf_trained *model, const prefopt_sequences *in);
-int32_t pf_trained_parameters(const pf_trained *model, prefopt_parameters *out);
-int32_t pf_trained_values(const pf_trained *model, pf_values *out); /* pf_policy_values */
-int32_t pf_trained_updated(const pf_trained *model);
-int32_t pf_trained_zero_grad(const pf_trained *model);
 
 /* ---- the rows (trainer_rows.c)
  *

@@ -99,8 +99,11 @@ int32_t pf_train_options_read(prefopt_train_options *own, const prefopt_train_op
     if (options == NULL)
         return PREFOPT_OK;
     PF_TRY(pf_struct_read(own, sizeof *own, sizeof *own, options, "prefopt_train_options"));
-    if (own->reserved != 0)
-        return pf_fail(PREFOPT_ERR_ARGUMENT, "reserved is %d, expected 0", own->reserved);
+    if (own->decay_vectors != 0 && own->decay_vectors != 1)
+        return pf_fail(PREFOPT_ERR_ARGUMENT, "decay_vectors is %d, expected 0 or 1",
+                       own->decay_vectors);
+    if (own->decay_vectors == 1 && own->weight_decay == 0)
+        return unused("decay_vectors", 1, "weight_decay is 0");
     PF_TRY(check_rate(own));
     PF_TRY(check_optimiser(own));
     PF_TRY(not_negative("weight_decay", own->weight_decay));

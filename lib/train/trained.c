@@ -1,5 +1,6 @@
 /* What is trained: a policy by its log-probabilities, or a reward model by its scores. */
 #include "model/pf_reward.h"
+#include "model/pf_transformer.h"
 #include "train/pf_train.h"
 
 prefopt_context *pf_trained_context(const pf_trained *model)
@@ -38,11 +39,24 @@ int32_t pf_trained_backward(const pf_trained *model, const prefopt_sequences *in
     return PREFOPT_OK;
 }
 
+static const pf_policy_extras *extras_of(const pf_trained *model)
+{
+    return model->policy != NULL ? model->policy->extras : model->reward->extras;
+}
+
 bool pf_trained_splits(const pf_trained *model)
 {
-    const pf_policy_extras *extras =
-        model->policy != NULL ? model->policy->extras : model->reward->extras;
+    const pf_policy_extras *extras = extras_of(model);
     return extras != NULL && extras->keeps != NULL;
+}
+
+bool pf_trained_vector(const pf_trained *model, int64_t k, int64_t *offset, int64_t *n)
+{
+    const pf_policy_extras *extras = extras_of(model);
+    void *payload = model->policy != NULL ? model->policy->payload : model->reward->payload;
+    pf_values values;
+    return pf_extras_values(extras, payload, &values) &&
+           pf_shape_vector(values.shape, k, offset, n);
 }
 
 static int64_t keeps(const pf_trained *model, const prefopt_sequences *in)

@@ -113,6 +113,21 @@ int32_t pf_trainer_parts(prefopt_trainer *trainer)
     return pf_parts_init(&trainer->parts, trainer->context, trainer->rows, trainer->batches.batch);
 }
 
+/* Weight decay and the model's one-dimensional tensors. */
+static int32_t spare_vectors(prefopt_trainer *trainer)
+{
+    const prefopt_train_options *o = &trainer->options;
+    int64_t offset, n;
+    bool has = pf_trained_vector(&trainer->model, 0, &offset, &n);
+    if (o->decay_vectors == 1 && !has)
+        return pf_fail(PREFOPT_ERR_ARGUMENT,
+                       "%s: decay_vectors is 1, but the model is no transformer: all of it decays",
+                       trainer->objective->name);
+    if (!has || o->weight_decay == 0 || o->decay_vectors == 1)
+        return PREFOPT_OK;
+    return pf_optimiser_spare_vectors(&trainer->optimiser, &trainer->model);
+}
+
 int32_t pf_trainer_ready(prefopt_trainer *trainer)
 {
     if (trainer->only_evaluates)
@@ -128,6 +143,7 @@ int32_t pf_trainer_ready(prefopt_trainer *trainer)
         trainer->data_hash = pf_rows_hash(trainer->rows);
     PF_TRY(pf_trainer_parts(trainer));
     PF_TRY(pf_optimiser_add(&trainer->optimiser, &parameters));
+    PF_TRY(spare_vectors(trainer));
     if (!trainer->has_extra)
         return PREFOPT_OK;
     return pf_optimiser_add(&trainer->optimiser,

@@ -232,6 +232,7 @@ static void describe_train(pf_describe *to, const prefopt_train_options *options
 {
     static const pf_field fields[] = {PF_FIELD(prefopt_train_options, optimiser),
                                       PF_FIELD(prefopt_train_options, schedule),
+                                      PF_FIELD(prefopt_train_options, decay_vectors),
                                       PF_FIELD(prefopt_train_options, learning_rate),
                                       PF_FIELD(prefopt_train_options, final_fraction),
                                       PF_FIELD(prefopt_train_options, warmup_steps),

@@ -234,7 +234,9 @@ START_TEST(options_are_checked)
     BAD(schedule, PREFOPT_LINEAR, "schedule_steps is 0");
     BAD(schedule_steps, 5, "CONSTANT");
     BAD(final_fraction, 0.5, "CONSTANT");
-    BAD(reserved, 1, "reserved");
+    BAD(decay_vectors, 2, "decay_vectors is 2, expected 0 or 1");
+    BAD(decay_vectors, -1, "decay_vectors is -1");
+    BAD(decay_vectors, 1, "decay_vectors is 1, but weight_decay is 0");
     BAD(learning_rate, 0, "learning_rate is 0");
     BAD(learning_rate, NAN, "learning_rate is nan");
     BAD(learning_rate, INFINITY, "learning_rate is inf");

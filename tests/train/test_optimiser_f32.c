@@ -144,6 +144,46 @@ START_TEST(both_ways_agree)
 }
 END_TEST
 
+/* Spans across chunks and at both ends: there the step is that without decay, elsewhere that with
+ * it, bit for bit, in one pass and in two. */
+START_TEST(spans_are_spared_from_decay)
+{
+    static const pf_span spans[] = {
+        {0, 5}, {16380, 16390}, {20000, 20001}, {32768, 32800}, {N - 3, N}};
+    enum { SPANS = sizeof spans / sizeof *spans };
+    prefopt_context *context = test_context(2);
+    for (int way = 0; way < 4; way++) {
+        prefopt_train_options o = options_of(way % 2), plain = o;
+        plain.weight_decay = 0;
+        model *all = model_new(context, &o, N), *none = model_new(context, &plain, N);
+        model *some = model_new(context, &o, N);
+        pf_slot *slot = &some->optimiser.slots[0];
+        slot->whole = pf_alloc(context, SPANS, sizeof *spans);
+        memcpy(slot->whole, spans, sizeof spans);
+        slot->n_whole = SPANS;
+        model *const each[] = {all, none, some};
+        for (int k = 0; k < 3; k++)
+            for (int t = 0; t < 3; t++) {
+                if (way < 2)
+                    (void)pf_optimiser_grad_norm(&each[k]->optimiser);
+                ck_assert(pf_optimiser_step(&each[k]->optimiser, 1e-2, 1));
+            }
+        int64_t differ = 0;
+        for (int64_t i = 0, s = 0; i < N; i++) {
+            s += s < SPANS && spans[s].high <= i;
+            bool spared = s < SPANS && spans[s].low <= i;
+            const model *like = spared ? none : all;
+            ck_assert_msg(some->value[i] == like->value[i], "%lld", (long long)i);
+            differ += all->value[i] != none->value[i];
+        }
+        ck_assert_int_gt(differ, N * 9 / 10);
+        for (int k = 0; k < 3; k++)
+            model_free(each[k]);
+    }
+    prefopt_context_destroy(context);
+}
+END_TEST
+
 static void same_state(const model *a, const model *b)
 {
     ck_assert_mem_eq(a->value, b->value, sizeof a->value);
@@ -265,5 +305,6 @@ START_TEST(moments_end)
 }
 END_TEST
 
-TEST_MAIN("optimiser_f32", adamw_keeps_its_digits, both_ways_agree, a_bad_step_changes_nothing,
-          large_numbers_that_fit_are_stepped, bits_do_not_depend_on_threads, moments_end)
+TEST_MAIN("optimiser_f32", adamw_keeps_its_digits, both_ways_agree, spans_are_spared_from_decay,
+          a_bad_step_changes_nothing, large_numbers_that_fit_are_stepped,
+          bits_do_not_depend_on_threads, moments_end)
