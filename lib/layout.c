@@ -431,6 +431,7 @@ static const entry entries[] = {
     FIELD(prefopt_train_options, progress)
     FIELD(prefopt_train_options, progress_payload)
     FIELD(prefopt_train_options, progress_every)
+    FIELD(prefopt_train_options, micro_batch)
     STRUCT(prefopt_evaluation_options)
     FIELD(prefopt_evaluation_options, struct_size)
     FIELD(prefopt_evaluation_options, keep_best)

@@ -114,7 +114,7 @@ prefopt_train_options: u32 struct_size, i32 optimiser, i32 schedule, i32 decay_v
     learning_rate, f64 final_fraction, i64 warmup_steps, i64 schedule_steps, f64 beta1, f64
     beta2, f64 epsilon, f64 momentum, f64 weight_decay, f64 clip_norm, i64 batch, u64 seed, f64
     ridge, f64 score_ridge, f64 tolerance, i64 max_iterations, ptr progress, ptr
-    progress_payload, i64 progress_every
+    progress_payload, i64 progress_every, i64 micro_batch
 prefopt_evaluation_options: u32 struct_size, i32 keep_best, i64 every, i64 patience, f64 min_delta
 prefopt_save_options: u32 struct_size, i32 keep_best, i64 keep
 prefopt_round_options: u32 struct_size, i32 reward_scale, i64 prompts, i64 steps, i64 refresh, f64

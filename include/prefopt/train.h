@@ -125,6 +125,10 @@ typedef struct prefopt_train_options {
     void *progress_payload;
     int64_t progress_every; /* steps (iterations) between its calls, the last step always; default
                                1 */
+    int64_t micro_batch; /* rows that are scored at once at most: a step goes through its batch in
+                            parts of so many and takes their weighted mean, the same step but for
+                            rounding; default 0: as many as the model keeps. Where the loss is no
+                            mean over rows (AOT, score_ridge): ARGUMENT */
 } prefopt_train_options;
 
 /* Fills options with the defaults. Errors: ARGUMENT (NULL), VERSION. Thread-safe. Since 0.1. */

@@ -19,7 +19,7 @@ static int32_t optimise(prefopt_trainer *trainer, prefopt_progress *stats)
     stats->grad_norm = pf_optimiser_grad_norm(&trainer->optimiser);
     stats->learning_rate = pf_learning_rate(o, trainer->step);
     if (!isfinite(stats->grad_norm))
-        return pf_fail(PREFOPT_ERR_NUMERIC, "the norm of the gradient is %g", stats->grad_norm);
+        return pf_trainer_name_gradient(trainer, stats->grad_norm);
     double scale = 1;
     if (o->clip_norm > 0 && stats->grad_norm > o->clip_norm)
         scale = o->clip_norm / stats->grad_norm;

@@ -1,4 +1,5 @@
-/* A batch in parts: models that keep activations from scores to backward keep only so many.
+/* A batch in parts: models that keep activations from scores to backward keep only so many, and the
+ * caller may want fewer rows at once (micro_batch).
  *
  * A part is a run of whole rows whose distinct sequences the model keeps (a row that is too large
  * is a part of its own). Batch losses are means over rows by weight, so that a part's loss and
@@ -47,11 +48,14 @@ static void cut(pf_batch *batch, const pf_rows *rows, int64_t keeps)
     batch->sequences.n = n_sequences;
 }
 
-/* Makes trainer->batch the part of `whole` from row `first` on, of at most `most` rows. */
+/* Makes trainer->batch the part of `whole` from row `first` on, of at most `most` rows and
+ * micro_batch. */
 static void take_part(prefopt_trainer *trainer, const pf_batch *whole, int64_t first, int64_t most)
 {
     pf_parts *parts = &trainer->parts;
     int64_t n = most < whole->n - first ? most : whole->n - first;
+    if (trainer->options.micro_batch > 0 && n > trainer->options.micro_batch)
+        n = trainer->options.micro_batch;
     for (int64_t k = 0; k < n; k++)
         parts->rows[k] = pf_batch_row(whole, first + k);
     pf_batch *batch = &trainer->batch;
@@ -117,8 +121,10 @@ static int32_t evaluate_parts(prefopt_trainer *trainer, const pf_batch *whole,
 int32_t pf_parts_evaluate(prefopt_trainer *trainer, prefopt_progress *stats)
 {
     pf_batch whole = trainer->batch;
+    int64_t most = trainer->options.micro_batch;
+    bool fits = most == 0 || whole.n <= most;
     if (trainer->parts.rows == NULL || whole.sequences.n == 0 ||
-        pf_trained_keeps(&trainer->model, &whole.sequences) >= whole.sequences.n)
+        (fits && pf_trained_keeps(&trainer->model, &whole.sequences) >= whole.sequences.n))
         return trainer->objective->evaluate(trainer, true, stats);
     int32_t status = evaluate_parts(trainer, &whole, stats);
     trainer->batch = whole;

@@ -189,7 +189,7 @@ void pf_batches_take(pf_batches *batches, int64_t step, pf_batch *out);
 /* First part of the stream of the permutations. */
 #define PF_STREAM_BATCHES UINT64_C(0x6261746368)
 
-/* ---- a batch in parts that the model keeps (parts.c) */
+/* ---- a batch in parts that the model keeps, or that are small enough for the caller (parts.c) */
 typedef struct pf_parts {
     pf_gather gather;
     int64_t *rows; /* of the part; NULL: the batch is never split */
@@ -294,6 +294,11 @@ int32_t pf_trainer_ready(prefopt_trainer *trainer);
 
 /* Scores of the batch's distinct sequences into trainer->score; failures name the row. */
 int32_t pf_trainer_scores(prefopt_trainer *trainer);
+/* The text of a failure (bad_rows.c), and its status: of a batch that the model refused or
+ * gave a bad number for, the row; of a batch whose gradient has a norm that is not finite, the
+ * first row for which that holds alone. The model's gradient is then anything. */
+int32_t pf_trainer_name_scores(prefopt_trainer *trainer, int32_t status);
+int32_t pf_trainer_name_gradient(prefopt_trainer *trainer, double norm);
 /* Takes trainer->grad_score, times trainer->share, back to the parameters. */
 int32_t pf_trainer_backward(prefopt_trainer *trainer);
 /* evaluate, and the ridge on the parameters. Gradients are cleared first. */

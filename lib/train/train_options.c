@@ -109,6 +109,7 @@ int32_t pf_train_options_read(prefopt_train_options *own, const prefopt_train_op
     PF_TRY(not_negative("weight_decay", own->weight_decay));
     PF_TRY(not_negative("clip_norm", own->clip_norm));
     PF_TRY(at_least("batch", own->batch, 0));
+    PF_TRY(at_least("micro_batch", own->micro_batch, 0));
     PF_TRY(not_negative("ridge", own->ridge));
     PF_TRY(not_negative("score_ridge", own->score_ridge));
     PF_TRY(in_range("tolerance", own->tolerance, own->tolerance > 0 && isfinite(own->tolerance),

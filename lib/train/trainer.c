@@ -54,6 +54,7 @@ int32_t pf_trainer_new_held_out(prefopt_trainer **out, const prefopt_trainer *tr
     prefopt_trainer *held_out;
     PF_TRY(pf_trainer_new(&held_out, objective, state_size, trainer->model, NULL));
     held_out->only_evaluates = true;
+    held_out->options.micro_batch = trainer->options.micro_batch;
     *out = held_out;
     return PREFOPT_OK;
 }
@@ -108,7 +109,8 @@ int32_t pf_trainer_rows(prefopt_trainer *trainer, const prefopt_dataset *data)
 
 int32_t pf_trainer_parts(prefopt_trainer *trainer)
 {
-    if (trainer->rows == NULL || trainer->coupled || !pf_trained_splits(&trainer->model))
+    if (trainer->rows == NULL || trainer->coupled ||
+        (!pf_trained_splits(&trainer->model) && trainer->options.micro_batch == 0))
         return PREFOPT_OK;
     return pf_parts_init(&trainer->parts, trainer->context, trainer->rows, trainer->batches.batch);
 }
@@ -141,6 +143,10 @@ int32_t pf_trainer_ready(prefopt_trainer *trainer)
     trainer->coupled |= trainer->options.score_ridge > 0;
     if (trainer->rows != NULL)
         trainer->data_hash = pf_rows_hash(trainer->rows);
+    if (trainer->options.micro_batch > 0 && trainer->coupled)
+        return pf_fail(PREFOPT_ERR_ARGUMENT,
+                       "%s: micro_batch is %lld, but the loss is no mean over rows",
+                       trainer->objective->name, (long long)trainer->options.micro_batch);
     PF_TRY(pf_trainer_parts(trainer));
     PF_TRY(pf_optimiser_add(&trainer->optimiser, &parameters));
     PF_TRY(spare_vectors(trainer));
@@ -154,42 +160,36 @@ int32_t pf_trainer_ready(prefopt_trainer *trainer)
                                                   .grad = &trainer->extra_grad});
 }
 
-/* The first row of the batch that has sequence i. */
-static int64_t row_of(const prefopt_trainer *trainer, int64_t i)
-{
-    int64_t slot = 0;
-    for (int64_t k = 0; k < trainer->batch.n; k++) {
-        int64_t row = pf_batch_row(&trainer->batch, k);
-        int64_t n = trainer->rows->first[row + 1] - trainer->rows->first[row];
-        for (int64_t j = 0; j < n; j++)
-            if (trainer->batch.slot[slot++] == i)
-                return row;
-    }
-    return -1;
-}
-
-/* The model refused a sequence or gave a bad number: asks for one sequence at a time to name the
- * row. */
-static int32_t name_bad_row(prefopt_trainer *trainer, int32_t status)
+/* At most micro_batch rows at once: of their sequences, which are in order of first appearance,
+ * those that are new. */
+static int32_t scores_in_pieces(prefopt_trainer *trainer)
 {
     const pf_batch *batch = &trainer->batch;
-    char text[PF_SEQUENCE_TEXT];
-    for (int64_t i = 0; i < batch->sequences.n; i++) {
-        prefopt_sequences one = pf_sequences_part(&batch->sequences, i, 1);
-        int32_t again = pf_trained_scores(&trainer->model, &one, trainer->score + i);
-        if (again < 0)
-            return pf_fail_in(again, "row %lld (%s)", (long long)row_of(trainer, i),
-                              pf_rows_text(trainer->rows, pf_batch_distinct(batch, i), text));
+    const int64_t *first = trainer->rows->first;
+    int64_t slot = 0, done = 0;
+    for (int64_t k = 0; k < batch->n;) {
+        int64_t needs = done;
+        for (int64_t i = 0; i < trainer->options.micro_batch && k < batch->n; i++, k++) {
+            int64_t row = pf_batch_row(batch, k), end = slot + first[row + 1] - first[row];
+            for (; slot < end; slot++)
+                needs = batch->slot[slot] >= needs ? batch->slot[slot] + 1 : needs;
+        }
+        prefopt_sequences piece = pf_sequences_part(&batch->sequences, done, needs - done);
+        PF_TRY(pf_trained_scores(&trainer->model, &piece, trainer->score + done));
+        done = needs;
     }
-    return pf_fail(status, "the model failed on %lld sequences together but on none alone",
-                   (long long)batch->sequences.n);
+    return PREFOPT_OK;
 }
 
 int32_t pf_trainer_scores(prefopt_trainer *trainer)
 {
-    int32_t status = pf_trained_scores(&trainer->model, &trainer->batch.sequences, trainer->score);
+    const pf_batch *batch = &trainer->batch;
+    int64_t most = trainer->options.micro_batch;
+    int32_t status = most > 0 && most < batch->n
+                         ? scores_in_pieces(trainer)
+                         : pf_trained_scores(&trainer->model, &batch->sequences, trainer->score);
     if (status == PREFOPT_ERR_NUMERIC || status == PREFOPT_ERR_ARGUMENT)
-        return name_bad_row(trainer, status);
+        return pf_trainer_name_scores(trainer, status);
     return status;
 }
 

@@ -247,7 +247,7 @@ static void describe_train(pf_describe *to, const prefopt_train_options *options
                                       PF_FIELD(prefopt_train_options, seed),
                                       PF_FIELD(prefopt_train_options, ridge),
                                       PF_FIELD(prefopt_train_options, score_ridge)};
-    SIZE_IS(prefopt_train_options, 168);
+    SIZE_IS(prefopt_train_options, 176); /* not micro_batch: rounding alone */
     to->prefix = "train";
     pf_describe_fields(to, fields, COUNT(fields), options);
 }

@@ -248,6 +248,7 @@ START_TEST(options_are_checked)
     BAD(weight_decay, -1, "weight_decay is -1");
     BAD(clip_norm, NAN, "clip_norm is nan");
     BAD(batch, -1, "batch is -1");
+    BAD(micro_batch, -1, "micro_batch is -1");
     BAD(ridge, -1, "ridge is -1");
     BAD(score_ridge, INFINITY, "score_ridge is inf");
     BAD(tolerance, 0, "tolerance is 0");

@@ -1,7 +1,7 @@
 /* Batches in parts that the model keeps: the same as unsplit for every objective, nothing computed
  * twice, prompts not cut without need. */
 #include "model/pf_reward.h"
-#include "train/pf_train.h"
+#include "train/pf_evaluation.h"
 #include "every_objective.h"
 
 /* ---- a policy that keeps the activations of `keeps` sequences and watches what it is asked for */
@@ -10,9 +10,10 @@ static struct {
     prefopt_policy_callbacks own; /* of the policy behind */
     int64_t keeps, asked;
     int64_t scored, backward, calls; /* sequences, sequences, backward calls */
-    int64_t largest;                 /* most sequences of a backward call */
-    int64_t again;                   /* backward calls for other sequences than were scored last */
-    int64_t cut; /* parts that begin inside a run of sequences with one prompt */
+    int64_t score_calls;
+    int64_t largest; /* most sequences of a backward call */
+    int64_t again;   /* backward calls for other sequences than were scored last */
+    int64_t cut;     /* parts that begin inside a run of sequences with one prompt */
     uint64_t last;
     int32_t last_prompt;
 } spy;
@@ -40,6 +41,7 @@ static int32_t spy_logprobs(void *payload, const prefopt_sequences *in, double *
                             double *token_logp)
 {
     spy.scored += in->n;
+    spy.score_calls += in->n > 0;
     spy.last = hash_of(in);
     return spy.own.logprobs(payload, in, sequence_logp, token_logp);
 }
@@ -70,11 +72,12 @@ static void watch(prefopt_policy *policy, int64_t keeps)
 
 /* ---- every objective */
 
-/* Three steps from the same start. */
-static void run(const setting *s, size_t objective, int64_t batch, int64_t keeps, double *value,
-                prefopt_progress *last)
+/* Three steps from the same start. micro: micro_batch. */
+static void run_micro(const setting *s, size_t objective, int64_t batch, int64_t keeps,
+                      int64_t micro, double *value, prefopt_progress *last)
 {
     prefopt_train_options o = train_defaults();
+    o.micro_batch = micro;
     o.optimiser = PREFOPT_SGD;
     o.learning_rate = 0.5;
     o.batch = batch;
@@ -99,6 +102,27 @@ static void same_number(double a, double b, const char *field, size_t objective)
 {
     ck_assert_msg(isnan(a) == isnan(b) && (isnan(a) || close_to(a, b, 1e-12)),
                   "%s: %s is %.17g, in parts %.17g", objectives[objective].name, field, a, b);
+}
+
+static void run(const setting *s, size_t objective, int64_t batch, int64_t keeps, double *value,
+                prefopt_progress *last)
+{
+    run_micro(s, objective, batch, keeps, 0, value, last);
+}
+
+static void same_numbers(const prefopt_progress *at, const prefopt_progress *in, size_t i)
+{
+    same_number(at->loss, in->loss, "loss", i);
+    same_number(at->accuracy, in->accuracy, "accuracy", i);
+    same_number(at->margin, in->margin, "margin", i);
+    same_number(at->kl, in->kl, "kl", i);
+    same_number(at->reward, in->reward, "reward", i);
+    same_number(at->grad_norm, in->grad_norm, "grad_norm", i);
+    same_number(at->chosen_score, in->chosen_score, "chosen_score", i);
+    same_number(at->rejected_score, in->rejected_score, "rejected_score", i);
+    same_number(at->chosen_logp, in->chosen_logp, "chosen_logp", i);
+    same_number(at->rejected_logp, in->rejected_logp, "rejected_logp", i);
+    ck_assert_int_eq(at->tokens, in->tokens);
 }
 
 START_TEST(parts_equal_the_whole)
@@ -130,18 +154,88 @@ START_TEST(parts_equal_the_whole)
                 ck_assert_int_eq(spy.again, 0);
             for (int64_t j = 0; j < n; j++)
                 same_number(whole[j], parts[j], "a parameter", i);
-            same_number(at.loss, in.loss, "loss", i);
-            same_number(at.accuracy, in.accuracy, "accuracy", i);
-            same_number(at.margin, in.margin, "margin", i);
-            same_number(at.kl, in.kl, "kl", i);
-            same_number(at.reward, in.reward, "reward", i);
-            same_number(at.grad_norm, in.grad_norm, "grad_norm", i);
-            same_number(at.chosen_score, in.chosen_score, "chosen_score", i);
-            same_number(at.rejected_score, in.rejected_score, "rejected_score", i);
-            same_number(at.chosen_logp, in.chosen_logp, "chosen_logp", i);
-            same_number(at.rejected_logp, in.rejected_logp, "rejected_logp", i);
-            ck_assert_int_eq(at.tokens, in.tokens);
+            same_numbers(&at, &in, i);
         }
+    }
+    setting_free(&s);
+    prefopt_context_destroy(context);
+}
+END_TEST
+
+/* So many rows at once, whether the model can tell what it keeps (keeps > 0) or not. */
+START_TEST(small_batches_equal_the_whole)
+{
+    prefopt_context *context = test_context(1);
+    setting s = setting_new(context);
+    size_t i = (size_t)_i;
+    if (objectives[i].make == make_aot || objectives[i].make == make_prior) {
+        prefopt_trainer *trainer = NULL;
+        prefopt_train_options o = train_defaults();
+        o.micro_batch = 2;
+        FAILS(PREFOPT_ERR_ARGUMENT, "micro_batch is 2",
+              objectives[i].make(&trainer, &s, s.w.policy, &o));
+    }
+    for (int64_t batch = 0; batch <= 4 && objectives[i].by_rows; batch += 4) {
+        double whole[64] = {0}, parts[64] = {0};
+        prefopt_progress at, in;
+        int64_t n = parameters_of(s.w.policy).n + 1;
+        run(&s, i, batch, 0, whole, &at);
+        int64_t rows = objectives[i].make == make_soft_rl ? 3 : batch;
+        bool sampled = objectives[i].make == make_online || objectives[i].make == make_ppo ||
+                       objectives[i].make == make_rounds;
+        static const int64_t micro[] = {1, 2, 3, 100};
+        for (size_t k = 0; k < sizeof micro / sizeof *micro; k++)
+            for (int64_t keeps = 0; keeps <= 1000; keeps += 1000) {
+                run_micro(&s, i, batch, keeps, micro[k], parts, &in);
+                ck_assert_int_eq(spy.again, 0);
+                if (rows > 0 && !sampled)
+                    ck_assert_int_eq(spy.calls, 3 * ((rows + micro[k] - 1) / micro[k]));
+                else if (!sampled) /* what was sampled was scored in other calls */
+                    ck_assert((spy.calls > 3) == (micro[k] < 100));
+                for (int64_t j = 0; j < n; j++)
+                    same_number(whole[j], parts[j], "a parameter", i);
+                same_numbers(&at, &in, i);
+            }
+    }
+    setting_free(&s);
+    prefopt_context_destroy(context);
+}
+END_TEST
+
+/* The loss of the whole data, and that of held-out data, are scored in pieces too: each distinct
+ * sequence once. */
+START_TEST(losses_go_in_pieces)
+{
+    prefopt_context *context = test_context(1);
+    setting s = setting_new(context);
+    double whole = NAN, pieces = NAN, held_out = NAN;
+    for (int64_t micro = 0; micro <= 3; micro++) {
+        prefopt_policy *policy = tabular_policy(&s.w);
+        randomise(policy, 8, 0.5);
+        watch(policy, 0);
+        prefopt_train_options o = train_defaults();
+        o.micro_batch = micro;
+        prefopt_trainer *trainer;
+        OK(make_dpo(&trainer, &s, policy, &o));
+        OK(prefopt_trainer_set_evaluation(trainer, s.margined, s.reference, NULL));
+        spy.scored = 0;
+        OK(prefopt_trainer_loss(trainer, &pieces));
+        ck_assert_int_eq(spy.scored, trainer->rows->n_distinct);
+        prefopt_progress last = {.struct_size = sizeof last};
+        spy.scored = 0;
+        spy.score_calls = 0;
+        OK(prefopt_trainer_run(trainer, 0, &last));
+        ck_assert_int_eq(spy.scored, trainer->evaluation->held_out->rows->n_distinct);
+        ck_assert_int_le(micro > 0 ? spy.score_calls : 1, micro > 0 ? (8 + micro - 1) / micro : 1);
+        ck_assert((spy.score_calls > 1) == (micro > 0));
+        if (micro == 0) {
+            whole = pieces;
+            held_out = last.eval_loss;
+        }
+        CLOSE(pieces, whole, 1e-13);
+        CLOSE(last.eval_loss, held_out, 1e-13);
+        prefopt_trainer_destroy(trainer);
+        prefopt_policy_destroy(policy);
     }
     setting_free(&s);
     prefopt_context_destroy(context);
@@ -389,6 +483,8 @@ int main(void)
     TCase *tcase = tcase_create("parts");
     tcase_set_timeout(tcase, 0);
     tcase_add_loop_test(tcase, parts_equal_the_whole, 0, N_OBJECTIVES);
+    tcase_add_loop_test(tcase, small_batches_equal_the_whole, 0, N_OBJECTIVES);
+    tcase_add_test(tcase, losses_go_in_pieces);
     tcase_add_test(tcase, rewards_split_too);
     tcase_add_test(tcase, prompts_stay_together);
     tcase_add_test(tcase, rows_of_a_prompt_stay_together);
