@@ -340,9 +340,11 @@ PREFOPT_API int32_t prefopt_trainer_loss(prefopt_trainer *trainer, double *loss)
 
 typedef struct prefopt_save_options {
     uint32_t struct_size;
-    int32_t keep_best; /* must be 0 for a trainer without evaluation; default 0 */
-    int64_t keep; /* of this run's checkpoints in the directory the newest so many stay, the others
-                     are removed; default 0: all stay */
+    int32_t
+        keep_best; /* 1: the checkpoint of the step with the least held-out loss so far stays
+                      too, if that step was saved; needs an evaluation and keep > 0; default 0 */
+    int64_t keep;  /* of this run's checkpoints in the directory the newest so many stay, the others
+                      are removed; default 0: all stay */
 } prefopt_save_options;
 
 /* Fills options with the defaults. Errors: ARGUMENT (NULL), VERSION. Thread-safe. Since 0.1. */
@@ -350,7 +352,8 @@ PREFOPT_API int32_t prefopt_save_options_init(prefopt_save_options *options, uin
 
 /* Saves all that the run depends on as the folder directory/step-000000123, named after the steps
  * taken: parameters, optimiser, step (which with the seed says which rows come next), a tie
- * parameter, and what the objective keeps from step to step. Where the model is a transformer the
+ * parameter, the evaluation with the best parameters, and what the objective keeps from step to
+ * step. Where the model is a transformer the
  * folder is one that prefopt_policy_load or prefopt_reward_load takes. The directory is made where
  * it is not there (its parent must be).
  *
@@ -369,8 +372,8 @@ PREFOPT_API int32_t prefopt_trainer_save(const prefopt_trainer *trainer, const c
 
 /* Goes on from the newest checkpoint in the directory, or from the directory itself where it is
  * one: afterwards trainer and model are as they were when it was saved. The trainer must have been
- * made as the saved one was: with the same objective, options, data and shape of model (the
- * parameters may be any; a reward model and a reference must be those of the start). progress,
+ * made as the saved one was: with the same objective, options, data, evaluation and shape of model
+ * (the parameters may be any; a reward model and a reference must be those of the start). progress,
  * tolerance and max_iterations may differ, and so may the number of threads.
  *
  * Errors: IO (there is none; a file cannot be read), FORMAT (a file is damaged, or of another

@@ -33,4 +33,12 @@ int32_t pf_evaluation_take(prefopt_trainer *trainer);
 /* Writes the fields of the evaluation, where there is one. */
 void pf_evaluation_tell(const prefopt_trainer *trainer, prefopt_progress *stats);
 
+/* In checkpoints (evaluation_saved.c), with or without an evaluation. */
+void pf_evaluation_describe(const prefopt_trainer *trainer, pf_describe *to);
+int32_t pf_evaluation_save(const prefopt_trainer *trainer, pf_save *to);
+/* read: what the trainer's evaluation is to become; best: its parameters in the file, or NULL. */
+int32_t pf_evaluation_read(const prefopt_trainer *trainer, pf_saved *from, pf_evaluation *read,
+                           const void **best);
+void pf_evaluation_adopt(prefopt_trainer *trainer, const pf_evaluation *read, const void *best);
+
 #endif

@@ -4,6 +4,7 @@
 #include <stdio.h>
 
 #include "pf_config.h"
+#include "train/pf_evaluation.h"
 #include "train/pf_saved.h"
 
 #if PF_HAVE_JSON
@@ -295,6 +296,7 @@ int32_t pf_trainer_describe(const prefopt_trainer *trainer, pf_describe *to)
     to->prefix = trainer->objective->name;
     if (trainer->objective->describe != NULL)
         trainer->objective->describe(trainer, to);
+    pf_evaluation_describe(trainer, to);
     return to->failed ? pf_fail(PREFOPT_ERR_MEMORY, "out of memory for JSON") : PREFOPT_OK;
 }
 

@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include "pf_config.h"
+#include "train/pf_evaluation.h"
 #include "train/pf_saved.h"
 
 #if PF_HAVE_JSON
@@ -95,6 +96,8 @@ typedef struct {
     int64_t step, steps;
     double extra, moment_bound;
     const void *moment[2][2]; /* in the file, of each slot */
+    pf_evaluation evaluation;
+    const void *best; /* in the file */
 } numbers;
 
 static int32_t read_step(const prefopt_trainer *trainer, pf_saved *from, numbers *out)
@@ -192,6 +195,7 @@ static int32_t take(prefopt_trainer *trainer, pf_saved *from, const numbers *in,
     optimiser->grad_norm = NAN;
     if (trainer->has_extra)
         trainer->extra = in->extra;
+    pf_evaluation_adopt(trainer, &in->evaluation, in->best);
     return PREFOPT_OK;
 }
 
@@ -202,6 +206,7 @@ static int32_t restore(prefopt_trainer *trainer, pf_saved *from)
     PF_TRY(compare(trainer, from));
     PF_TRY(read_step(trainer, from, &in));
     PF_TRY(read_optimiser(trainer, from, &in));
+    PF_TRY(pf_evaluation_read(trainer, from, &in.evaluation, &in.best));
     PF_TRY(pf_trained_parameters(&trainer->model, &parameters));
     void *other = pf_alloc(trainer->context, parameters.n, (size_t)pf_dtype_size(parameters.dtype));
     if (other == NULL)

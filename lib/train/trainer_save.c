@@ -14,6 +14,7 @@
 #include "base/pf_file.h"
 #include "model/pf_folder.h"
 #include "pf_config.h"
+#include "train/pf_evaluation.h"
 #include "train/pf_saved.h"
 
 static const prefopt_save_options defaults = {.struct_size = sizeof defaults};
@@ -211,8 +212,9 @@ static int32_t save(saver *s, const prefopt_save_options *options)
     pf_own_folder_clean(directory, PF_TRAINER_PREFIX, NULL);
     int32_t status = write_folder(s, directory);
     close(directory);
+    int64_t best = options->keep_best != 0 ? s->trainer->evaluation->best_step : -1;
     if (status == PREFOPT_OK && options->keep > 0)
-        pf_steps_prune(s->context, s->directory, s->run_id, options->keep, s->trainer->step, -1);
+        pf_steps_prune(s->context, s->directory, s->run_id, options->keep, s->trainer->step, best);
     return status;
 }
 
@@ -227,10 +229,13 @@ int32_t prefopt_trainer_save(const prefopt_trainer *trainer, const char *directo
     if (own.keep < 0)
         return pf_fail(PREFOPT_ERR_ARGUMENT, "keep is %lld, expected at least 0: all",
                        (long long)own.keep);
-    if (own.keep_best != 0)
+    if (own.keep_best != 0 && own.keep_best != 1)
+        return pf_fail(PREFOPT_ERR_ARGUMENT, "keep_best is %d, expected 0 or 1", own.keep_best);
+    if (own.keep_best == 1 && trainer->evaluation == NULL)
         return pf_fail(PREFOPT_ERR_ARGUMENT,
-                       "keep_best is %d, but this trainer has no evaluation: expected 0",
-                       own.keep_best);
+                       "keep_best is 1, but the trainer has no evaluation: expected 0");
+    if (own.keep_best == 1 && own.keep == 0)
+        return pf_fail(PREFOPT_ERR_ARGUMENT, "keep_best is 1, but keep is 0: all stay");
     saver s = {.trainer = trainer, .context = trainer->context, .directory = directory};
     int32_t status = save(&s, &own);
     pf_describe_clear(&s.run);

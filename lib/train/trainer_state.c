@@ -4,6 +4,7 @@
 
 #include "model/pf_reference.h"
 #include "pf_config.h"
+#include "train/pf_evaluation.h"
 #include "train/pf_saved.h"
 
 #if PF_HAVE_JSON
@@ -186,6 +187,7 @@ int32_t pf_trainer_state(const prefopt_trainer *trainer, pf_save *to)
     PF_TRY(pf_save_i64(to, "step", trainer->step));
     if (trainer->has_extra)
         PF_TRY(pf_save_f64(to, "extra", trainer->extra));
+    PF_TRY(pf_evaluation_save(trainer, to));
     to->prefix = trainer->objective->name;
     return trainer->objective->save == NULL ? PREFOPT_OK : trainer->objective->save(trainer, to);
 }

@@ -10,6 +10,11 @@ static void setup(void) { new_folder(base); }
 
 static void teardown(void) { remove_all(base); }
 
+static bool is_there(const char *directory, int64_t step)
+{
+    return access(step_folder(directory, step), F_OK) == 0;
+}
+
 /* ---------------------------------------------------------------- the same bits */
 
 static void go_on(make_fn *make, const char *name, const prefopt_train_options *o, int threads)
@@ -167,6 +172,92 @@ START_TEST(test_reward_model)
     prefopt_reward_destroy(loaded);
     prefopt_dataset_destroy(data);
     prefopt_policy_destroy(policy);
+    prefopt_context_destroy(context);
+}
+END_TEST
+
+/* The evaluation goes on too: what was best, and for how long patience has waited. */
+START_TEST(test_evaluation)
+{
+    prefopt_context *context = test_context(1);
+    prefopt_policy *a = small_policy(context, 5), *b = small_policy(context, 6);
+    prefopt_dataset *data = small_pairs(context), *held_out = NULL;
+    prefopt_reward *x = NULL, *y = NULL;
+    prefopt_trainer *whole = NULL, *part = NULL;
+    prefopt_train_options o = train_defaults();
+    prefopt_bt_options bt;
+    prefopt_evaluation_options e;
+    prefopt_save_options save;
+    OK(prefopt_bt_options_init(&bt, sizeof bt));
+    OK(prefopt_evaluation_options_init(&e, sizeof e));
+    OK(prefopt_save_options_init(&save, sizeof save));
+    bt.tie_model = PREFOPT_TIE_DAVIDSON;
+    o.batch = 2;
+    o.learning_rate = 0.05;
+    e.every = 2;
+    e.patience = 3;
+    e.min_delta = 1e-4;
+    OK(prefopt_dataset_create(&held_out, context));
+    /* Three pairs as in training and one against them: what is learnt helps until it is sure. */
+    for (int32_t i = 0; i < 4; i++) {
+        int32_t prompt[] = {i, 10}, good[] = {(i + 1) % 9, 3}, bad[] = {(i + 2) % 9, 4};
+        OK(prefopt_dataset_append_pair(held_out, prompt, 2, i < 3 ? good : bad, 2,
+                                       i < 3 ? bad : good, 2, 1, 1, 0));
+    }
+    OK(prefopt_reward_from_policy(&x, a));
+    OK(prefopt_reward_from_policy(&y, b));
+    OK(prefopt_trainer_create_reward(&whole, x, data, &bt, &o));
+    OK(prefopt_trainer_create_reward(&part, y, data, &bt, &o));
+    OK(prefopt_trainer_set_evaluation(whole, held_out, NULL, &e));
+    /* Without the same evaluation it is another run. */
+    OK(prefopt_trainer_save(whole, base, NULL));
+    FAILS(PREFOPT_ERR_STATE, "evaluation.keep_best is 1, but this trainer's is missing",
+          prefopt_trainer_restore(part, base));
+    e.every = 3;
+    OK(prefopt_trainer_set_evaluation(part, held_out, NULL, &e));
+    FAILS(PREFOPT_ERR_STATE, "evaluation.every is 2, but this trainer's is 3",
+          prefopt_trainer_restore(part, base));
+    e.every = 2;
+    OK(prefopt_trainer_set_evaluation(part, data, NULL, &e));
+    FAILS(PREFOPT_ERR_STATE, "evaluation.rows is 4, but this trainer's is 6",
+          prefopt_trainer_restore(part, base));
+    OK(prefopt_trainer_set_evaluation(part, held_out, NULL, &e));
+    OK(prefopt_trainer_restore(part, base)); /* before the first look */
+    prefopt_progress p = {.struct_size = sizeof p}, q = {.struct_size = sizeof q};
+    int32_t status = PREFOPT_OK;
+    int64_t step = 0;
+    save.keep = 1;
+    save.keep_best = 1;
+    /* Saved and given to the other after each step. */
+    for (int i = 0; i < 40 && status == PREFOPT_OK; i++) {
+        status = prefopt_trainer_run(whole, 1, &p);
+        OK(prefopt_trainer_save(whole, base, &save));
+        OK(prefopt_trainer_restore(part, base));
+        OK(prefopt_trainer_step(part, &step));
+        ck_assert(is_there(base, step) && (p.best_step == 0 || is_there(base, p.best_step)));
+        ck_assert_int_le(count_names(base), 3);
+        OK(prefopt_trainer_save(part, at(base, "again"), NULL));
+        same_checkpoint(step_folder(base, step), step_folder(at(base, "again"), step));
+        remove_all(at(base, "again"));
+    }
+    ck_assert_int_eq(status, PREFOPT_STOPPED);
+    ck_assert(p.stopped_early == 1 && p.best_step > 0 && p.best_step < step);
+    ck_assert_int_eq(prefopt_trainer_run(part, 5, &q), PREFOPT_STOPPED);
+    ck_assert(q.stopped_early == 1 && q.best_step == p.best_step &&
+              q.best_eval_loss == p.best_eval_loss);
+    OK(prefopt_trainer_restore_best(whole));
+    OK(prefopt_trainer_restore_best(part));
+    OK(prefopt_trainer_save(whole, at(base, "one"), NULL));
+    OK(prefopt_trainer_save(part, at(base, "two"), NULL));
+    same_checkpoint(step_folder(at(base, "one"), step), step_folder(at(base, "two"), step));
+    prefopt_trainer_destroy(whole);
+    prefopt_trainer_destroy(part);
+    prefopt_reward_destroy(x);
+    prefopt_reward_destroy(y);
+    prefopt_dataset_destroy(data);
+    prefopt_dataset_destroy(held_out);
+    prefopt_policy_destroy(a);
+    prefopt_policy_destroy(b);
     prefopt_context_destroy(context);
 }
 END_TEST
@@ -475,11 +566,6 @@ END_TEST
 
 /* ---------------------------------------------------------------- which stay */
 
-static bool is_there(const char *directory, int64_t step)
-{
-    return access(step_folder(directory, step), F_OK) == 0;
-}
-
 START_TEST(test_pruning)
 {
     prefopt_context *context = test_context(1);
@@ -600,7 +686,8 @@ START_TEST(test_arguments)
     FAILS(PREFOPT_ERR_ARGUMENT, "keep is -1", prefopt_trainer_save(x.trainer, base, &o));
     o.keep = 0;
     o.keep_best = 1;
-    FAILS(PREFOPT_ERR_ARGUMENT, "keep_best is 1", prefopt_trainer_save(x.trainer, base, &o));
+    FAILS(PREFOPT_ERR_ARGUMENT, "keep_best is 1, but the trainer has no evaluation",
+          prefopt_trainer_save(x.trainer, base, &o));
     o.keep_best = 0;
     o.struct_size = 8;
     FAILS(PREFOPT_ERR_VERSION, "prefopt_save_options", prefopt_trainer_save(x.trainer, base, &o));
@@ -666,9 +753,9 @@ END_TEST
 int main(void)
 {
     const TTest *const tests[] = {test_every_objective, test_language_model, test_reward_model,
-                                  test_other_runs,      test_other_judges,   test_damaged,
-                                  test_damaged_model,   test_pruning,        test_latest,
-                                  test_arguments,       test_no_memory};
+                                  test_evaluation,      test_other_runs,     test_other_judges,
+                                  test_damaged,         test_damaged_model,  test_pruning,
+                                  test_latest,          test_arguments,      test_no_memory};
     Suite *suite = suite_create("trainer_save");
     TCase *group = tcase_create("trainer_save");
     tcase_set_timeout(group, 0);
