@@ -3,12 +3,10 @@
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
-#include <signal.h>
 #include <sys/mount.h>
-#include <sys/ptrace.h>
-#include <sys/wait.h>
 
 #include "checkpoint_test.h"
+#include "killed_test.h"
 
 static prefopt_context *context;
 static char base[PATH_ROOM];
@@ -274,39 +272,15 @@ END_TEST
 
 /* ---------------------------------------------------------------- killed */
 
-/* Runs a save of state k up to its n-th entry to or return from a system call, with look(payload)
- * at each, and kills it there. True: it ended before. */
-static bool killed_at(const states *s, int k, int n, void (*look)(void *payload), void *payload)
+typedef struct {
+    const states *s;
+    int k;
+} one_save;
+
+static int32_t save_one(void *payload)
 {
-    pid_t child = fork();
-    ck_assert_int_ge(child, 0);
-    if (child == 0) {
-        if (ptrace(PTRACE_TRACEME, 0, NULL, NULL) != 0)
-            _exit(99);
-        raise(SIGSTOP);
-        _exit(save(s, k) == PREFOPT_OK ? 0 : 1);
-    }
-    int status;
-    ck_assert_int_eq(waitpid(child, &status, 0), child);
-    if (WIFEXITED(status) && WEXITSTATUS(status) == 99) {
-        fprintf(stderr, "killed_at: left out, tracing is not allowed here\n");
-        OK(save(s, k));
-        return true;
-    }
-    ck_assert(WIFSTOPPED(status));
-    for (int call = 0; call < n; call++) {
-        ck_assert_int_eq(ptrace(PTRACE_SYSCALL, child, NULL, NULL), 0);
-        ck_assert_int_eq(waitpid(child, &status, 0), child);
-        if (WIFEXITED(status)) {
-            ck_assert_int_eq(WEXITSTATUS(status), 0);
-            return true;
-        }
-        if (look != NULL)
-            look(payload);
-    }
-    kill(child, SIGKILL);
-    ck_assert_int_eq(waitpid(child, &status, 0), child);
-    return false;
+    const one_save *w = payload;
+    return save(w->s, w->k);
 }
 
 typedef struct {
@@ -335,7 +309,7 @@ static void kill_everywhere(bool other_config, bool inside)
         ck_assert_int_eq(mkdir(folder, 0700), 0);
     ck_assert_int_eq(chdir(inside ? folder : "/"), 0);
     OK(save(&s, 0));
-    ck_assert(killed_at(&s, 1, 1000000, look, &l));
+    ck_assert(killed_at(save_one, &(one_save){&s, 1}, 1000000, look, &l));
     ck_assert_int_eq(which(&s), 1);
     if (l.seen[0] + l.seen[1] > 0)
         ck_assert_msg(l.seen[0] > 20 && l.seen[1] > 6, "%d old, %d new", l.seen[0], l.seen[1]);
@@ -344,7 +318,7 @@ static void kill_everywhere(bool other_config, bool inside)
         OK(save(&s, 0));
         ck_assert_int_eq(count_names(base), 1);
         ck_assert_int_eq(count_names(folder), 2);
-        ended = killed_at(&s, 1, n, NULL, NULL);
+        ended = killed_at(save_one, &(one_save){&s, 1}, n, NULL, NULL);
         which(&s);
     }
     free_states(&s);
@@ -379,13 +353,13 @@ START_TEST(test_killed_new)
     enum { STRIDE = 13 };
     states s = make_states(false);
     looks l = {.s = &s};
-    ck_assert(killed_at(&s, 1, 1000000, look_new, &l));
+    ck_assert(killed_at(save_one, &(one_save){&s, 1}, 1000000, look_new, &l));
     ck_assert_int_eq(which(&s), 1);
     if (l.seen[0] + l.seen[1] > 0)
         ck_assert_msg(l.seen[0] > 20 && l.seen[1] > 0, "%d none, %d new", l.seen[0], l.seen[1]);
     for (int n = 1;; n += STRIDE) {
         remove_all(folder);
-        if (killed_at(&s, 1, n, NULL, NULL))
+        if (killed_at(save_one, &(one_save){&s, 1}, n, NULL, NULL))
             break;
     }
     ck_assert_int_eq(which(&s), 1);
