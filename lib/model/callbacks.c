@@ -24,14 +24,13 @@ int64_t pf_extras_keeps(const pf_policy_extras *extras, void *payload, const pre
 
 bool pf_extras_values(const pf_policy_extras *extras, void *payload, pf_values *out)
 {
-    const pf_shape *shape = NULL;
-    const float *value = NULL;
+    pf_values values = {0};
     if (extras == NULL || extras->weights == NULL)
         return false;
-    extras->weights(payload, &shape, &value);
-    if (shape == NULL)
+    extras->weights(payload, &values);
+    if (values.shape == NULL)
         return false;
-    *out = (pf_values){.shape = shape, .dtype = PREFOPT_F32, .n = shape->n, .value = value};
+    *out = values;
     return true;
 }
 

@@ -55,6 +55,15 @@ enum pf_score_class {
 /* See pf_decoder.h. */
 typedef struct pf_decoder pf_decoder;
 
+/* Parameters to be read alone: nothing is copied, and weights that are shared stay shared. */
+typedef struct {
+    const pf_shape *shape; /* of a transformer; else NULL */
+    int32_t dtype;
+    int64_t n;
+    const void *value;
+    const pf_transitions *transitions; /* of a transformer; NULL: every token may follow */
+} pf_values;
+
 /* What the library's own kinds can tell beyond their public callbacks. Each entry may be NULL. */
 typedef struct pf_policy_extras {
     /* See pf_policy_keeps; in->n >= 1. */
@@ -62,8 +71,8 @@ typedef struct pf_policy_extras {
     /* A decoder of the policy's present weights, for the caller to destroy before they change;
      * scale: see pf_decoder_create. Its shape's vocabulary and eos are the space's. MEMORY. */
     int32_t (*decoder)(void *payload, float scale, pf_decoder **out);
-    /* The transformer behind: its shape, and its weights as they lie now. */
-    void (*weights)(void *payload, const pf_shape **shape, const float **value);
+    /* Of the transformer behind; nothing is written where there is none. */
+    void (*weights)(void *payload, pf_values *out);
     /* Of all that decides what it answers: kind, shape, parameters. */
     int32_t (*hash)(void *payload, uint64_t *out);
 } pf_policy_extras;
@@ -108,14 +117,6 @@ uint64_t pf_hash_f64(uint64_t hash, double x);
 uint64_t pf_hash_space(uint64_t hash, const prefopt_space *space);
 
 /* ---- shared by policy and reward (callbacks.c) */
-
-/* Parameters to be read alone: nothing is copied, and weights that are shared stay shared. */
-typedef struct {
-    const pf_shape *shape; /* of a transformer; else NULL */
-    int32_t dtype;
-    int64_t n;
-    const void *value;
-} pf_values;
 
 /* Errors: UNSUPPORTED (no parameters callback), CALLBACK and those of the callback. A reward's are
  * in pf_reward.h. */

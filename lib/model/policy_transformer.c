@@ -182,11 +182,14 @@ static int32_t transformer_decoder(void *payload, float scale, pf_decoder **out)
     return pf_decoder_create(out, model->shape, model->weights->value, scale, model->transitions);
 }
 
-static void transformer_weights(void *payload, const pf_shape **shape, const float **value)
+static void transformer_weights(void *payload, pf_values *out)
 {
     const pf_transformer *model = payload;
-    *shape = model->shape;
-    *value = model->weights->value;
+    *out = (pf_values){.shape = model->shape,
+                       .dtype = PREFOPT_F32,
+                       .n = model->shape->n,
+                       .value = model->weights->value,
+                       .transitions = model->transitions};
 }
 
 static int32_t transformer_hash(void *payload, uint64_t *out)

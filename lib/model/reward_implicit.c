@@ -65,14 +65,10 @@ static int64_t implicit_keeps(void *payload, const prefopt_sequences *in)
     return pf_policy_keeps(((implicit *)payload)->policy, in);
 }
 
-static void implicit_weights(void *payload, const pf_shape **shape, const float **value)
+static void implicit_weights(void *payload, pf_values *out)
 {
     const prefopt_policy *policy = ((implicit *)payload)->policy;
-    pf_values values;
-    if (!pf_extras_values(policy->extras, policy->payload, &values))
-        return;
-    *shape = values.shape;
-    *value = values.value;
+    (void)pf_extras_values(policy->extras, policy->payload, out);
 }
 
 static int32_t implicit_hash(void *payload, uint64_t *out)

@@ -138,11 +138,14 @@ static const prefopt_reward_callbacks callbacks = {
     .updated = transformer_updated,
 };
 
-static void transformer_weights(void *payload, const pf_shape **shape, const float **value)
+static void transformer_weights(void *payload, pf_values *out)
 {
     const pf_transformer *model = payload;
-    *shape = model->shape;
-    *value = model->weights->value;
+    *out = (pf_values){.shape = model->shape,
+                       .dtype = PREFOPT_F32,
+                       .n = model->shape->n,
+                       .value = model->weights->value,
+                       .transitions = model->transitions};
 }
 
 static int32_t transformer_hash(void *payload, uint64_t *out)

@@ -273,6 +273,16 @@ static void describe_config(pf_describe *to, const prefopt_transformer_config *c
     pf_describe_fields(to, fields, COUNT(fields), config);
 }
 
+/* A mask is the caller's to set again: it is in no file, but the run depends on it. */
+static void describe_transitions(pf_describe *to, const pf_transitions *transitions)
+{
+    if (transitions == NULL)
+        pf_describe_text(to, "transitions", "none");
+    else
+        pf_describe_bytes(to, "transitions", transitions->allowed,
+                          transitions->vocab * transitions->vocab);
+}
+
 int32_t pf_trainer_describe(const prefopt_trainer *trainer, pf_describe *to)
 {
     pf_values values;
@@ -284,8 +294,10 @@ int32_t pf_trainer_describe(const prefopt_trainer *trainer, pf_describe *to)
                      values.shape == NULL                   ? "parameters"
                      : values.shape->head == PF_HEAD_LOGITS ? "language model"
                                                             : "reward model");
-    if (values.shape != NULL)
+    if (values.shape != NULL) {
         describe_config(to, &values.shape->config);
+        describe_transitions(to, values.transitions);
+    }
     pf_describe_text(to, "dtype", pf_dtype_name(values.dtype));
     pf_describe_i64(to, "n", values.n);
     describe_train(to, &trainer->options);

@@ -218,7 +218,7 @@ static int32_t restore(prefopt_trainer *trainer, pf_saved *from)
     return status;
 }
 
-/* The directory itself where it is a checkpoint, else the newest in it. */
+/* The newest checkpoint in the directory; none where the directory itself is one. */
 static int32_t find(const prefopt_trainer *trainer, const char *directory, char **folder)
 {
     char name[PF_STEP_NAME], *file = NULL;
@@ -227,7 +227,7 @@ static int32_t find(const prefopt_trainer *trainer, const char *directory, char 
     bool is_checkpoint = access(file, F_OK) == 0;
     pf_free(trainer->context, file);
     if (is_checkpoint)
-        return pf_join(trainer->context, directory, ".", folder);
+        return PREFOPT_OK;
     PF_TRY(pf_newest_step(directory, &step));
     if (step < 0)
         return pf_fail(PREFOPT_ERR_IO, "%s: has no checkpoint of a trainer",
@@ -244,7 +244,7 @@ int32_t prefopt_trainer_restore(prefopt_trainer *trainer, const char *directory)
     pf_saved from;
     int32_t status = find(trainer, directory, &folder);
     if (status == PREFOPT_OK)
-        status = pf_saved_open(&from, trainer->context, folder);
+        status = pf_saved_open(&from, trainer->context, folder != NULL ? folder : directory);
     if (status == PREFOPT_OK) {
         status = restore(trainer, &from);
         pf_saved_close(&from);

@@ -261,6 +261,9 @@ class Handles(unittest.TestCase):
         reference = self.policy.freeze()
         samples = prefopt.sample(self.policy, self.prompts, n=9, without_replacement=1)
         truth = prefopt.Reward.tabular(self.context, samples.sequences())
+        values, _ = truth.parameters()
+        values[:] = np.arange(9) / 4
+        truth.updated()
         pairs, _ = prefopt.rank(truth, samples, rule=prefopt.PAIR_ALL, soft_labels=1)
 
         def run(rate=0.1):

@@ -119,6 +119,14 @@ START_TEST(test_language_model)
     OK(prefopt_trainer_save(whole, base, NULL));
     OK(prefopt_trainer_save(part, at(base, "again"), NULL));
     same_checkpoint(step_folder(base, 8), step_folder(at(base, "again"), 8));
+    /* A mask is a part of what the run is. */
+    uint8_t allowed[11 * 11];
+    memset(allowed, 1, sizeof allowed);
+    allowed[5] = 0;
+    OK(prefopt_policy_set_transitions(b, allowed));
+    FAILS(PREFOPT_ERR_STATE, "model.transitions is \"none\", but this trainer's is \"",
+          prefopt_trainer_restore(part, base));
+    OK(prefopt_policy_set_transitions(b, NULL));
     /* The folder of one step. */
     int64_t step = -1;
     OK(prefopt_trainer_restore(part, step_folder(base, 3)));
