@@ -93,6 +93,11 @@ void pf_skinny_product(int64_t m, int64_t n, int64_t k, const float *x, int64_t 
 void pf_skinny_combine(int64_t m, int64_t n, int64_t k, const float *a, int64_t lda, const float *v,
                        int64_t ldv, float *y, int64_t ldy);
 
+/* y [m, n] (+)= op(a) [m, k] op(b) [k, n], op the transpose where the flag is set: for products so
+ * small that a call of BLIS costs more than they do. Not both flags. */
+void pf_small_product(bool trans_a, bool trans_b, int64_t m, int64_t n, int64_t k, const float *a,
+                      int64_t lda, const float *b, int64_t ldb, bool add, float *y, int64_t ldy);
+
 /* ---- half precision (half_f32.c): rounded to nearest, ties to even; NaN stays NaN. */
 
 void pf_f32_from_f16(int64_t n, const uint16_t *half, float *x);

@@ -10,6 +10,7 @@ typedef struct {
     float *y;
     int64_t ldx, ldw, ldy;
     bool add;
+    int64_t step; /* combination: from x[i, l] to x[i, l + 1] */
 } pf_skinny;
 
 void pf_skinny_product_plain(const pf_skinny *p);

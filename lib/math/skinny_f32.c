@@ -247,15 +247,20 @@ INLINE void combine_tile(const pf_skinny *p, int64_t rows, int64_t span, int64_t
                 b[s] = LOAD(v + s * WIDTH);
         for (int64_t r = 0; r < rows; r++)
             for (int64_t s = 0; s < span; s++)
-                sum[r * span + s] += a[r * p->ldx + l] * b[s];
+                sum[r * span + s] += a[r * p->ldx + l * p->step] * b[s];
     }
     for (int64_t r = 0; r < rows; r++) {
         float *y = p->y + (i + r) * p->ldy + j;
-        if (width < WIDTH)
-            memcpy(y, &sum[r], (size_t)width * sizeof(float));
-        else
+        if (width < WIDTH) {
+            vec base = {0};
+            if (p->add)
+                memcpy(&base, y, (size_t)width * sizeof(float));
+            base += sum[r];
+            memcpy(y, &base, (size_t)width * sizeof(float));
+        } else
             for (int64_t s = 0; s < span; s++)
-                STORE(y + s * WIDTH, sum[r * span + s]);
+                STORE(y + s * WIDTH,
+                      p->add ? LOAD(y + s * WIDTH) + sum[r * span + s] : sum[r * span + s]);
     }
 }
 

@@ -37,10 +37,17 @@ typedef struct {
 
 static int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
 
-/* Products that cannot fail: the sizes were checked when memory was cut for them. */
+/* Products that cannot fail: the sizes were checked when memory was cut for them. Those of short
+ * sequences would spend their time in BLIS's preparations; which they are, their sizes say. */
+enum { SMALL = 1 << 15 };
+
 static void product(bool trans_a, bool trans_b, int64_t m, int64_t n, int64_t k, const float *a,
                     int64_t lda, const float *b, int64_t ldb, float beta, float *c, int64_t ldc)
 {
+    if (m * n * k <= SMALL) {
+        pf_small_product(trans_a, trans_b, m, n, k, a, lda, b, ldb, beta != 0, c, ldc);
+        return;
+    }
     (void)pf_sgemm_serial(trans_a, trans_b, m, n, k, 1, a, lda, b, ldb, beta, c, ldc);
 }
 

@@ -97,6 +97,45 @@ START_TEST(combination)
 }
 END_TEST
 
+/* op(a) [m, k] op(b) [k, n] in every form, written and added. */
+static void check_small(bool trans_a, bool trans_b, int64_t m, int64_t n, int64_t k, bool add)
+{
+    int64_t lda = (trans_a ? m : k) + 1, ldb = (trans_b ? k : n) + 3, ldy = n + 2;
+    float *a = floats((trans_a ? k : m) * lda, 1, 1), *b = floats((trans_b ? n : k) * ldb, 1, 2);
+    float *before = floats(m * ldy, 1, 3);
+    EACH_LEVEL
+    {
+        float *y = copy_of(before, m * ldy);
+        pf_small_product(trans_a, trans_b, m, n, k, a, lda, b, ldb, add, y, ldy);
+        check_guard(y, m * ldy);
+        for (int64_t i = 0; i < m; i++)
+            for (int64_t j = 0; j < ldy; j++) {
+                double want = j < n && !add ? 0 : (double)before[i * ldy + j], size = 0;
+                for (int64_t l = 0; l < k && j < n; l++) {
+                    double term = (double)a[trans_a ? l * lda + i : i * lda + l] *
+                                  (double)b[trans_b ? j * ldb + l : l * ldb + j];
+                    want += term;
+                    size += fabs(term);
+                }
+                NEAR((double)y[i * ldy + j], want, 1e-6, 1 + size);
+            }
+        free(y);
+    }
+    free(a), free(b), free(before);
+}
+
+START_TEST(small)
+{
+    static const int64_t sizes[] = {0, 1, 3, 5, 16, 33};
+    for (int a = 0; a < 6; a++)
+        for (int b = 0; b < 6; b++)
+            for (int c = 0; c < 6; c++)
+                for (int form = 0; form < 3; form++)
+                    for (int add = 0; add < 2; add++)
+                        check_small(form == 1, form == 2, sizes[a], sizes[b], sizes[c], add);
+}
+END_TEST
+
 /* Lengths and numbers must not meet in the sums: 0 times what lies beyond a row's end. */
 START_TEST(infinity_beyond_the_row_does_not_matter)
 {
@@ -115,4 +154,4 @@ START_TEST(infinity_beyond_the_row_does_not_matter)
 }
 END_TEST
 
-TEST_MAIN("skinny", product, combination, infinity_beyond_the_row_does_not_matter)
+TEST_MAIN("skinny", product, combination, small, infinity_beyond_the_row_does_not_matter)
