@@ -28,6 +28,7 @@ struct pf_decoder {
     const float *value;
     float scale;
     pf_transitions *transitions; /* NULL: every token may follow */
+    float *packed;               /* [shape->n] or NULL, see pf_decode_pass */
 
     int64_t n_prompts;
     prompt *prompts;
@@ -60,6 +61,35 @@ static int64_t position_numbers(const pf_shape *shape)
     return shape->config.n_layers * 2 * shape->config.width;
 }
 
+/* The matrices of a small model are copied, each at its offset, as [in, out]. */
+enum { PACK_MOST = 1 << 20 };
+
+static void pack_matrix(pf_decoder *d, int64_t offset, int64_t out, int64_t in)
+{
+    for (int64_t i = 0; i < out; i++)
+        for (int64_t j = 0; j < in; j++)
+            d->packed[offset + j * out + i] = d->value[offset + i * in + j];
+}
+
+static int32_t pack(pf_decoder *d)
+{
+    const prefopt_transformer_config *c = &d->shape->config;
+    if (d->shape->n > PACK_MOST)
+        return PREFOPT_OK;
+    if (d->packed == NULL &&
+        (d->packed = pf_alloc(d->context, d->shape->n, sizeof *d->packed)) == NULL)
+        return PREFOPT_ERR_MEMORY;
+    for (int64_t i = 0; i < c->n_layers; i++) {
+        const pf_layer_offsets *l = &d->shape->layers[i];
+        pack_matrix(d, l->qkv, 3 * c->width, c->width);
+        pack_matrix(d, l->out, c->width, c->width);
+        pack_matrix(d, l->up, c->ff_width, c->width);
+        pack_matrix(d, l->down, c->width, c->ff_width);
+    }
+    pack_matrix(d, d->shape->output, c->vocab, c->width);
+    return PREFOPT_OK;
+}
+
 int32_t pf_decoder_create(pf_decoder **out, const pf_shape *shape, const float *value, float scale,
                           pf_transitions *transitions)
 {
@@ -71,6 +101,10 @@ int32_t pf_decoder_create(pf_decoder **out, const pf_shape *shape, const float *
     d->value = value;
     d->scale = scale;
     d->transitions = pf_transitions_retain(transitions);
+    if (pack(d) != PREFOPT_OK) {
+        pf_decoder_destroy(d);
+        return PREFOPT_ERR_MEMORY;
+    }
     *out = d;
     return PREFOPT_OK;
 }
@@ -184,7 +218,7 @@ static int32_t reserve_table(pf_decoder *d, row_table *t, int64_t n, int64_t n_p
 /* n more free pages. */
 static int32_t add_slab(pf_decoder *d, int64_t n)
 {
-    int64_t numbers = position_numbers(d->shape) * PF_DECODER_PAGE;
+    int64_t numbers = position_numbers(d->shape) * pf_page_length(d->shape);
     slab *added = pf_calloc(d->context, 1, sizeof *added);
     if (added == NULL)
         return PREFOPT_ERR_MEMORY;
@@ -247,6 +281,29 @@ static void forget(pf_decoder *d)
     d->distributions.n = 0;
 }
 
+static int64_t saturated(int64_t a, int64_t b, int64_t c)
+{
+    int64_t out;
+    return pf_mul(a, b, &out) && pf_add(out, c, &out) ? out : INT64_MAX;
+}
+
+int64_t pf_decoder_prompt_bytes(const pf_shape *shape, int64_t tokens)
+{
+    return saturated(position_numbers(shape), saturated(tokens, sizeof(float), 0), sizeof(prompt));
+}
+
+int64_t pf_decoder_row_bytes(const pf_shape *shape, int64_t prompt_length, int64_t tokens)
+{
+    const prefopt_transformer_config *c = &shape->config;
+    int64_t n_pages = tokens / pf_page_length(shape) + 1;
+    int64_t page = saturated(pf_decoder_prompt_bytes(shape, pf_page_length(shape)), 1,
+                             sizeof(pf_page) + 2 * sizeof(pf_page *));
+    int64_t width = 9 * c->width + c->ff_width, logits = saturated(c->vocab, sizeof(float), 0);
+    int64_t scores = saturated(c->n_heads, saturated(prompt_length, 1, tokens), width);
+    int64_t rest = tiles(shape) * 20 + (int64_t)sizeof(pf_decode_segment) + 64;
+    return saturated(page, n_pages, saturated(scores, sizeof(float), saturated(logits, 1, rest)));
+}
+
 void pf_decoder_destroy(pf_decoder *decoder)
 {
     if (decoder == NULL)
@@ -267,31 +324,33 @@ void pf_decoder_destroy(pf_decoder *decoder)
     pf_turns_clear(&decoder->turns, c);
     pf_transitions_release(decoder->transitions);
     pf_shape_release(decoder->shape);
+    pf_free(c, decoder->packed);
     pf_free(c, decoder);
     pf_context_release(c);
 }
 
-static int64_t saturated(int64_t a, int64_t b, int64_t c)
+int32_t pf_decoder_renew(pf_decoder *decoder, const float *value, float scale,
+                         pf_transitions *transitions)
 {
-    int64_t out;
-    return pf_mul(a, b, &out) && pf_add(out, c, &out) ? out : INT64_MAX;
+    forget(decoder);
+    if ((decoder->scale == 1) != (scale == 1))
+        free_arrays(decoder); /* tile_scaled is one of them, or not */
+    decoder->value = value;
+    decoder->scale = scale;
+    pf_transitions *before = decoder->transitions;
+    decoder->transitions = pf_transitions_retain(transitions);
+    pf_transitions_release(before);
+    return pack(decoder);
 }
 
-int64_t pf_decoder_prompt_bytes(const pf_shape *shape, int64_t tokens)
+int64_t pf_decoder_rest(pf_decoder *decoder)
 {
-    return saturated(position_numbers(shape), saturated(tokens, sizeof(float), 0), sizeof(prompt));
-}
-
-int64_t pf_decoder_row_bytes(const pf_shape *shape, int64_t prompt_length, int64_t tokens)
-{
-    const prefopt_transformer_config *c = &shape->config;
-    int64_t n_pages = tokens / PF_DECODER_PAGE + 1;
-    int64_t page = saturated(pf_decoder_prompt_bytes(shape, PF_DECODER_PAGE), 1,
-                             sizeof(pf_page) + 2 * sizeof(pf_page *));
-    int64_t width = 9 * c->width + c->ff_width, logits = saturated(c->vocab, sizeof(float), 0);
-    int64_t scores = saturated(c->n_heads, saturated(prompt_length, 1, tokens), width);
-    int64_t rest = tiles(shape) * 20 + (int64_t)sizeof(pf_decode_segment) + 64;
-    return saturated(page, n_pages, saturated(scores, sizeof(float), saturated(logits, 1, rest)));
+    forget(decoder);
+    const pf_shape *shape = decoder->shape;
+    int64_t page = saturated(pf_decoder_prompt_bytes(shape, pf_page_length(shape)), 1, 64);
+    return saturated(decoder->n_pages, page,
+                     saturated(decoder->capacity, pf_decoder_row_bytes(shape, 0, 0) - page,
+                               saturated(decoder->scores_capacity, sizeof(float), 0)));
 }
 
 /* ---- passes */
@@ -301,6 +360,7 @@ static pf_decode_pass make_pass(pf_decoder *d)
     return (pf_decode_pass){.context = d->context,
                             .shape = d->shape,
                             .value = d->value,
+                            .packed = d->packed,
                             .arrays = &d->arrays,
                             .cosine = d->turns.cosine,
                             .sine = d->turns.sine,
@@ -320,6 +380,7 @@ static void compute_logits(pf_decoder *d, int64_t n)
     pf_logits_pass pass = {.context = d->context,
                            .shape = d->shape,
                            .value = d->value,
+                           .packed = d->packed,
                            .hidden = d->hidden,
                            .allowed = d->transitions == NULL ? NULL : d->transitions->allowed,
                            .token = d->token,
@@ -446,7 +507,7 @@ static int64_t cut_segments(pf_decoder *d, int64_t n, const int64_t *parent)
 static void copy_page(const pf_shape *shape, pf_page *to, const pf_page *from, int64_t used)
 {
     int64_t planes = shape->config.n_layers * 2 * shape->config.n_heads;
-    int64_t stride = PF_DECODER_PAGE * shape->head_width;
+    int64_t stride = pf_page_length(shape) * shape->head_width;
     for (int64_t i = 0; i < planes; i++)
         memcpy(to->data + i * stride, from->data + i * stride,
                (size_t)(used * shape->head_width) * sizeof(float));
@@ -456,7 +517,7 @@ static void copy_page(const pf_shape *shape, pf_page *to, const pf_page *from, i
  * first, which goes on in its parent's. */
 static int64_t pages_needed(pf_decoder *d, int64_t n, const int64_t *parent)
 {
-    if (d->depth % PF_DECODER_PAGE == 0)
+    if (d->depth % pf_page_length(d->shape) == 0)
         return n;
     int64_t needed = 0;
     memset(d->children, 0, (size_t)d->rows.n * sizeof *d->children);
@@ -469,9 +530,9 @@ static int64_t pages_needed(pf_decoder *d, int64_t n, const int64_t *parent)
 static void advance(pf_decoder *d, int64_t n, const int64_t *parent)
 {
     row_table *old = &d->rows, *t = &d->next;
-    int64_t used = d->depth % PF_DECODER_PAGE;
+    int64_t used = d->depth % pf_page_length(d->shape);
     t->n = n;
-    t->n_pages = d->depth / PF_DECODER_PAGE + 1;
+    t->n_pages = d->depth / pf_page_length(d->shape) + 1;
     memset(d->children, 0, (size_t)old->n * sizeof *d->children);
     for (int64_t i = 0; i < n; i++) {
         pf_page **from = old->pages + parent[i] * old->n_pages, **to = t->pages + i * t->n_pages;
@@ -501,7 +562,7 @@ int32_t pf_decoder_step(pf_decoder *decoder, int64_t n, const int64_t *parent, c
     pf_decoder *d = decoder;
     int64_t most = n > d->rows.n ? n : d->rows.n, longest = 0;
     PF_TRY(reserve_rows(d, most));
-    PF_TRY(reserve_table(d, &d->next, n, d->depth / PF_DECODER_PAGE + 1));
+    PF_TRY(reserve_table(d, &d->next, n, d->depth / pf_page_length(d->shape) + 1));
     PF_TRY(reserve_pages(d, pages_needed(d, n, parent)));
     int64_t n_segments = cut_segments(d, n, parent);
     PF_TRY(place_scores(d, n_segments, d->depth + 1));

@@ -48,6 +48,7 @@ void pf_pass_norm(const pf_decode_pass *pass, int64_t gamma, int64_t beta, int64
 typedef struct {
     int64_t out, in;
     const float *w, *bias, *x;
+    const float *packed; /* w as [in, out], or NULL */
     float *y;
     bool add, gelu;
 } product;
@@ -67,10 +68,23 @@ static void product_block(const product_work *work, const product *p, int64_t ro
 {
     const float *bias = p->bias + column;
     float *y = p->y + row * p->out + column;
-    pf_skinny_product(n_rows, n_columns, p->in, p->x + row * p->in, p->in, p->w + column * p->in,
-                      p->in, p->gelu ? NULL : bias, p->add, y, p->out);
+    const float *x = p->x + row * p->in;
+    if (p->packed != NULL) {
+        pf_small_product(false, false, n_rows, n_columns, p->in, x, p->in, p->packed + column,
+                         p->out, p->add, y, p->out);
+        if (!p->gelu)
+            pf_add_bias(n_rows, n_columns, bias, y, p->out);
+    } else {
+        pf_skinny_product(n_rows, n_columns, p->in, x, p->in, p->w + column * p->in, p->in,
+                          p->gelu ? NULL : bias, p->add, y, p->out);
+    }
     for (int64_t i = 0; p->gelu && i < n_rows; i++)
         pf_gelu(1, n_columns, work->activation, y + i * p->out, bias, y + i * p->out);
+}
+
+static int64_t block_size(const product_work *work)
+{
+    return work->joined && work->product->packed == NULL ? JOINED_BLOCK : BLOCK;
 }
 
 /* Row blocks of one block of columns follow each other: its weights are read from memory once. */
@@ -80,7 +94,7 @@ static void product_task(void *payload, int64_t task)
     int64_t row_blocks = blocks(work->rows, PF_PASS_ROWS);
     int64_t row = task % row_blocks * PF_PASS_ROWS, block = task / row_blocks;
     int64_t n_rows = work->rows - row < PF_PASS_ROWS ? work->rows - row : PF_PASS_ROWS;
-    int64_t size = work->joined ? JOINED_BLOCK : BLOCK;
+    int64_t size = block_size(work);
     const product *p = work->product;
     if (!work->joined && block >= blocks(p->out, size)) {
         block -= blocks(p->out, size);
@@ -96,7 +110,7 @@ static void run_products(const pf_decode_pass *pass, product_work *work)
 {
     work->rows = pass->rows;
     work->activation = pass->shape->config.activation;
-    int64_t size = work->joined ? JOINED_BLOCK : BLOCK, n = blocks(work->product[0].out, size);
+    int64_t size = block_size(work), n = blocks(work->product[0].out, size);
     if (!work->joined && work->n == 2)
         n += blocks(work->product[1].out, size);
     pf_parallel_for(pass->context, n * blocks(pass->rows, PF_PASS_ROWS), product_task, work);
@@ -134,13 +148,12 @@ static void page_scores(const attention_work *w, int64_t row, int64_t head, cons
                         float *scores)
 {
     const pf_decode_pass *pass = w->pass;
-    int64_t width = pass->shape->head_width;
-    for (int64_t p = 0, left = pass->depth; left > 0; p++, left -= PF_DECODER_PAGE) {
-        int64_t n = left < PF_DECODER_PAGE ? left : PF_DECODER_PAGE;
-        const float *keys = head_of(pass->shape, pass->pages[row * pass->n_pages + p]->data,
-                                    PF_DECODER_PAGE, w->layer, 0, head);
-        pf_skinny_product(1, n, width, q, width, keys, width, NULL, false,
-                          scores + p * PF_DECODER_PAGE, n);
+    int64_t width = pass->shape->head_width, page = pf_page_length(pass->shape);
+    for (int64_t p = 0, left = pass->depth; left > 0; p++, left -= page) {
+        int64_t n = left < page ? left : page;
+        const float *keys = head_of(pass->shape, pass->pages[row * pass->n_pages + p]->data, page,
+                                    w->layer, 0, head);
+        pf_skinny_product(1, n, width, q, width, keys, width, NULL, false, scores + p * page, n);
     }
 }
 
@@ -148,12 +161,12 @@ static void page_values(const attention_work *w, int64_t row, int64_t head, cons
                         float *sum, float *y)
 {
     const pf_decode_pass *pass = w->pass;
-    int64_t width = pass->shape->head_width;
-    for (int64_t p = 0, left = pass->depth; left > 0; p++, left -= PF_DECODER_PAGE) {
-        int64_t n = left < PF_DECODER_PAGE ? left : PF_DECODER_PAGE;
-        const float *values = head_of(pass->shape, pass->pages[row * pass->n_pages + p]->data,
-                                      PF_DECODER_PAGE, w->layer, 1, head);
-        pf_skinny_combine(1, width, n, weights + p * PF_DECODER_PAGE, n, values, width, sum, width);
+    int64_t width = pass->shape->head_width, page = pf_page_length(pass->shape);
+    for (int64_t p = 0, left = pass->depth; left > 0; p++, left -= page) {
+        int64_t n = left < page ? left : page;
+        const float *values = head_of(pass->shape, pass->pages[row * pass->n_pages + p]->data, page,
+                                      w->layer, 1, head);
+        pf_skinny_combine(1, width, n, weights + p * page, n, values, width, sum, width);
         pf_accumulate(width, sum, y);
     }
 }
@@ -172,17 +185,17 @@ static void attention_task(void *payload, int64_t task)
     float *y = pass->arrays->attention + s->row * heads * width + head * width;
     float *keys = head_of(shape, s->keys_values, s->length, w->layer, 0, head);
     float *values = head_of(shape, s->keys_values, s->length, w->layer, 1, head);
-    int64_t last = pass->depth - 1, slot = last % PF_DECODER_PAGE * width;
+    int64_t length = pf_page_length(shape), last = pass->depth - 1, slot = last % length * width;
     for (int64_t i = 0; i < s->n; i++) {
         if (s->first >= 0) {
             int64_t at = s->first + i;
             place(pass, q + i * stride, at, keys + at * width, values + at * width);
             continue;
         }
-        float *page = pass->pages[(s->row + i) * pass->n_pages + last / PF_DECODER_PAGE]->data;
+        float *page = pass->pages[(s->row + i) * pass->n_pages + last / length]->data;
         place(pass, q + i * stride, s->length + last,
-              head_of(shape, page, PF_DECODER_PAGE, w->layer, 0, head) + slot,
-              head_of(shape, page, PF_DECODER_PAGE, w->layer, 1, head) + slot);
+              head_of(shape, page, length, w->layer, 0, head) + slot,
+              head_of(shape, page, length, w->layer, 1, head) + slot);
     }
     pf_skinny_product(s->n, seen, width, q, stride, keys, width, NULL, false, scores, columns);
     for (int64_t i = 0; s->first < 0 && i < s->n; i++)
@@ -205,6 +218,7 @@ static product product_of(const pf_decode_pass *pass, int64_t out, int64_t in, i
     return (product){.out = out,
                      .in = in,
                      .w = pass->value + weight,
+                     .packed = pass->packed == NULL ? NULL : pass->packed + weight,
                      .bias = pass->value + bias,
                      .x = x,
                      .y = y};
@@ -260,9 +274,15 @@ static void logits_task(void *payload, int64_t task)
     int64_t n_rows = p->n - row < PF_PASS_ROWS ? p->n - row : PF_PASS_ROWS;
     int64_t first = tile * PF_DECODER_TILE, n = vocab - first;
     n = n < PF_DECODER_TILE ? n : PF_DECODER_TILE;
-    pf_skinny_product(n_rows, n, width, p->hidden + row * width, width,
-                      p->value + p->shape->output + first * width, width, NULL, false,
-                      p->logits + row * vocab + first, vocab);
+    const float *hidden = p->hidden + row * width;
+    float *logits = p->logits + row * vocab + first;
+    if (p->packed != NULL)
+        pf_small_product(false, false, n_rows, n, width, hidden, width,
+                         p->packed + p->shape->output + first, vocab, false, logits, vocab);
+    else
+        pf_skinny_product(n_rows, n, width, hidden, width,
+                          p->value + p->shape->output + first * width, width, NULL, false, logits,
+                          vocab);
     for (int64_t i = row; i < row + n_rows; i++) {
         float *l = p->logits + i * vocab + first;
         if (p->allowed != NULL)

@@ -16,7 +16,7 @@
 #include "model/pf_transformer.h"
 
 enum {
-    PF_DECODER_PAGE = 32, /* positions */
+    PF_DECODER_PAGE = 32, /* positions, or max_positions where that is less */
     PF_DECODER_TILE = 512 /* tokens of the vocabulary whose mass is kept as one sum */
 };
 
@@ -27,6 +27,14 @@ enum {
 int32_t pf_decoder_create(pf_decoder **out, const pf_shape *shape, const float *value, float scale,
                           pf_transitions *transitions);
 void pf_decoder_destroy(pf_decoder *decoder); /* NULL is fine */
+
+/* As if it had been made anew, with its memory: of the same shape. MEMORY: it is to be destroyed.
+ */
+int32_t pf_decoder_renew(pf_decoder *decoder, const float *value, float scale,
+                         pf_transitions *transitions);
+
+/* Forgets everything; bytes that it holds nevertheless. */
+int64_t pf_decoder_rest(pf_decoder *decoder);
 
 /* Forgets everything and computes each sequence of `in` whole, as a prompt; the rows are then the
  * prompts. in->n >= 1; every sequence has a token at least, at most max_positions, each below the

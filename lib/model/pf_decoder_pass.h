@@ -20,11 +20,18 @@ typedef struct {
     int64_t length, first;
 } pf_decode_segment;
 
-/* PF_DECODER_PAGE positions after a prompt. */
+/* Positions of a page: no more than a sequence can have. */
+static inline int64_t pf_page_length(const pf_shape *shape)
+{
+    int64_t most = shape->config.max_positions;
+    return most < PF_DECODER_PAGE ? most : PF_DECODER_PAGE;
+}
+
+/* Positions after a prompt. */
 typedef struct pf_page {
     struct pf_page *next; /* in the list of free ones */
     int64_t references;
-    float *data; /* [layers, 2, heads, PF_DECODER_PAGE, head_width] */
+    float *data; /* [layers, 2, heads, pf_page_length, head_width] */
 } pf_page;
 
 /* Working arrays of a pass. */
@@ -40,6 +47,7 @@ typedef struct {
     prefopt_context *context;
     const pf_shape *shape;
     const float *value;
+    const float *packed; /* the matrices as [in, out], at their offsets; NULL: as they lie */
     const pf_pass_arrays *arrays;
     const float *cosine, *sine; /* [positions, rotary / 2] */
     int64_t rows;
@@ -67,7 +75,7 @@ void pf_pass_run(const pf_decode_pass *pass);
 typedef struct {
     prefopt_context *context;
     const pf_shape *shape;
-    const float *value, *hidden;
+    const float *value, *packed, *hidden;
     const uint8_t *allowed; /* [vocab, vocab], see pf_transitions; NULL: everything */
     const int32_t *token;   /* [n]: the one before */
     int64_t n, n_tiles;

@@ -75,6 +75,8 @@ typedef struct pf_policy_extras {
     void (*weights)(void *payload, pf_values *out);
     /* Of all that decides what it answers: kind, shape, parameters. */
     int32_t (*hash)(void *payload, uint64_t *out);
+    /* Gives it back, in place of destroying it; NULL is fine. There where decoder is. */
+    void (*decoder_done)(void *payload, pf_decoder *decoder);
 } pf_policy_extras;
 
 struct prefopt_policy {

@@ -189,8 +189,9 @@ typedef struct {
     pf_weights *weights;
     float *grad; /* NULL: never asked for */
     bool recompute;
-    pf_transitions *transitions;       /* NULL: every token may follow */
-    _Atomic(pf_workspace *) workspace; /* NULL: in use, or none yet */
+    pf_transitions *transitions;          /* NULL: every token may follow */
+    _Atomic(pf_workspace *) workspace;    /* NULL: in use, or none yet */
+    _Atomic(struct pf_decoder *) decoder; /* likewise; a small one */
 } pf_transformer;
 
 /* weights NULL: fresh memory, not written. The shape is retained. */

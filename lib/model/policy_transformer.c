@@ -178,8 +178,17 @@ static const prefopt_policy_callbacks callbacks = {
 
 static int32_t transformer_decoder(void *payload, float scale, pf_decoder **out)
 {
-    const pf_transformer *model = payload;
-    return pf_decoder_create(out, model->shape, model->weights->value, scale, model->transitions);
+    pf_transformer *model = payload;
+    pf_decoder *decoder = atomic_exchange(&model->decoder, NULL);
+    if (decoder == NULL)
+        return pf_decoder_create(out, model->shape, model->weights->value, scale,
+                                 model->transitions);
+    int32_t status = pf_decoder_renew(decoder, model->weights->value, scale, model->transitions);
+    if (status == PREFOPT_OK)
+        *out = decoder;
+    else
+        pf_decoder_destroy(decoder);
+    return status;
 }
 
 static void transformer_weights(void *payload, pf_values *out)
@@ -198,10 +207,24 @@ static int32_t transformer_hash(void *payload, uint64_t *out)
     return PREFOPT_OK;
 }
 
+/* Memory taken anew for each of many short calls can cost more than the calls; but a policy does
+ * not hold on to much. */
+enum { KEPT_DECODER_BYTES = 64 << 20 };
+
+static void transformer_decoder_done(void *payload, pf_decoder *decoder)
+{
+    pf_transformer *model = payload;
+    pf_decoder *none = NULL;
+    if (decoder != NULL && (pf_decoder_rest(decoder) > KEPT_DECODER_BYTES ||
+                            !atomic_compare_exchange_strong(&model->decoder, &none, decoder)))
+        pf_decoder_destroy(decoder);
+}
+
 static const pf_policy_extras extras = {.keeps = transformer_keeps,
                                         .decoder = transformer_decoder,
                                         .weights = transformer_weights,
-                                        .hash = transformer_hash};
+                                        .hash = transformer_hash,
+                                        .decoder_done = transformer_decoder_done};
 
 int32_t pf_policy_transformer_wrap(prefopt_policy **out, pf_transformer *model)
 {

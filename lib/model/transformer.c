@@ -3,6 +3,7 @@
 
 #include "math/pf_rows.h"
 #include "model/pf_model.h"
+#include "model/pf_decoder.h"
 #include "model/pf_network.h"
 
 /* ---------------------------------------------------------------- weights */
@@ -46,6 +47,7 @@ int32_t pf_transformer_create(pf_transformer **out, pf_shape *shape, pf_weights 
     model->shape = pf_shape_retain(shape);
     model->weights = weights;
     atomic_init(&model->workspace, NULL);
+    atomic_init(&model->decoder, NULL);
     *out = model;
     return PREFOPT_OK;
 }
@@ -76,6 +78,7 @@ void pf_transformer_destroy(pf_transformer *model)
 {
     prefopt_context *context = model->context;
     workspace_destroy(context, atomic_load(&model->workspace));
+    pf_decoder_destroy(atomic_load(&model->decoder));
     weights_release(context, model->weights);
     pf_transitions_release(model->transitions);
     pf_free(context, model->grad);

@@ -218,7 +218,8 @@ static int32_t sample_wave(pf_sampler *s, prefopt_dataset *samples)
 static void release(pf_sampler *s)
 {
     prefopt_context *c = s->context;
-    pf_decoder_destroy(s->decoder);
+    if (s->decoder != NULL)
+        s->policy->extras->decoder_done(s->policy->payload, s->decoder);
     if (s->log_q != s->next_logp)
         pf_free(c, s->log_q);
     void *arrays[] = {s->nodes,     s->branches, s->grown,   s->members,    s->leaf,   s->tokens,

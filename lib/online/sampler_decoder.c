@@ -24,6 +24,10 @@ int32_t pf_sampler_check_prompts(const pf_sampler *s)
     return PREFOPT_OK;
 }
 
+/* Completions of a wave, with which it ends: more rows make no product faster, and a small model's
+ * working arrays would leave the caches. */
+enum { MOST_TOGETHER = 1024 };
+
 /* As many whole rows as fit the budget; of a row that does not fit, as many completions as do. */
 static void plan(pf_sampler *s, int64_t left)
 {
@@ -39,7 +43,7 @@ static void plan(pf_sampler *s, int64_t left)
         int64_t each = pf_saturated(pf_decoder_row_bytes(shape, row.prompt_len, most), 1,
                                     pf_sampler_completion_bytes(s));
         int64_t needed = pf_saturated(n, each, prompt);
-        if (s->n_rows > 0 && needed > budget - used)
+        if (s->n_rows > 0 && (needed > budget - used || s->n_rows >= MOST_TOGETHER / n))
             break;
         if (s->n_rows == 0 && needed > budget) {
             int64_t fit = prompt < budget ? (budget - prompt) / each : 0;
