@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Small transformers in plain PyTorch: what bench/bench_small is measured against.
 
-    peer_small.py [ROUNDS]      5 rounds, one thread
+    peer_small.py [ROUNDS [NAME]]      5 rounds, one thread, everything
 
 The model, the data's shapes and the steps are those of bench_small.c: GPT-NeoX of width 64 with 2
 layers, 4 heads and 256 inner numbers over 16 tokens; sequences of 8, two of them prompt; logits of
@@ -140,6 +140,7 @@ def trainer(model, loss):
 
 def main():
     rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 5
+    only = sys.argv[2] if len(sys.argv) > 2 else None
     torch.set_num_threads(1)
     torch.manual_seed(1)
     model = Model()
@@ -173,6 +174,8 @@ def main():
     seconds = {}
 
     def measure(name, call, times, each=1, warm=0):
+        if only not in (None, name):
+            return
         for _ in range(warm):
             call()
         seconds.setdefault(name, []).append(timed(call, times) / each)

@@ -13,27 +13,14 @@
  *
  * Combination. Vectors along n, summed over k in order. */
 #include "math/pf_skinny.h"
+#include "math/pf_vec.h"
 
-#if defined(__AVX512F__)
-#define WIDTH 16
+#if WIDTH == 16
 enum { ROWS = 4, COLUMNS = 4, SPAN = 4 };
-#elif defined(__AVX__)
-#define WIDTH 8
-enum { ROWS = 4, COLUMNS = 2, SPAN = 2 };
 #else
-#define WIDTH 4
 enum { ROWS = 4, COLUMNS = 2, SPAN = 2 };
 #endif
 enum { PART = 512, SINGLE = 8 };
-
-typedef float vec __attribute__((vector_size(WIDTH * sizeof(float))));
-typedef float vec_anywhere __attribute__((vector_size(WIDTH * sizeof(float)), aligned(4)));
-
-#define INLINE static inline __attribute__((always_inline))
-#define JOIN_(a, b) a##_##b
-#define JOIN(a, b) JOIN_(a, b)
-#define LOAD(pointer) (*(const vec_anywhere *)(pointer))
-#define STORE(pointer, value) (*(vec_anywhere *)(pointer) = (value))
 
 /* ---------------------------------------------------------------- horizontal sums */
 

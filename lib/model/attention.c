@@ -13,6 +13,7 @@
 
 #include "math/pf_gemm.h"
 #include "math/pf_ops.h"
+#include "math/pf_short_attention.h"
 #include "model/pf_network.h"
 
 typedef struct {
@@ -64,12 +65,60 @@ static void scores(const head_part *h, int64_t first, int64_t n, int64_t prompt,
             h->ld, 0, s + context, keys);
 }
 
+/* ---------------------------------------------------------------- short rows
+ *
+ * A block whose rows see few keys goes row by row; the softmax is computed again on the way back,
+ * without a log-normaliser. */
+
+static bool is_short(const head_part *h, int64_t keys)
+{
+    return keys <= PF_SHORT_KEYS && h->m <= PF_SHORT_WIDTH;
+}
+
+/* Rows of q, k and v, and of their gradients, from row `row` on. */
+static pf_short_block short_block(const head_part *h, int64_t row, int64_t n)
+{
+    const float *qkv = h->qkv + row * h->ld;
+    pf_short_block block = {.n = n, .stride = h->ld, .keys = qkv + h->m, .values = qkv + 2 * h->m};
+    if (h->dqkv != NULL) {
+        block.dkeys = h->dqkv + row * h->ld + h->m;
+        block.dvalues = block.dkeys + h->m;
+    }
+    return block;
+}
+
+static void short_rows(const head_part *h, int64_t first, int64_t n, int64_t prompt,
+                       int64_t context, int64_t own)
+{
+    pf_short_row row = {.width = h->m, .scale = h->scale};
+    if (context > 0)
+        row.block[row.n_blocks++] = short_block(h, prompt, context);
+    pf_short_block *last = &row.block[row.n_blocks++];
+    *last = short_block(h, own, 0);
+    for (int64_t i = first; i < first + n; i++) {
+        last->n = i + 1 - own;
+        row.q = h->qkv + i * h->ld;
+        if (h->dqkv == NULL) {
+            row.y = h->attended + i * h->width;
+            pf_short_attend(&row);
+        } else {
+            row.dy = h->dattended + i * h->width;
+            row.dq = h->dqkv + i * h->ld;
+            pf_short_attend_backward(&row);
+        }
+    }
+}
+
 /* ---------------------------------------------------------------- forward */
 
 static void forward_block(const head_part *h, int64_t first, int64_t n, int64_t prompt,
                           int64_t context, int64_t own)
 {
     int64_t own_keys = first + n - own, keys = context + own_keys;
+    if (is_short(h, keys)) {
+        short_rows(h, first, n, prompt, context, own);
+        return;
+    }
     scores(h, first, n, prompt, context, own, h->qkv, h->ld, h->m, h->p);
     pf_softmax_rows(n, keys, keys, context + first - own, h->scale, h->p, h->lse + first);
     float *out = h->attended + first * h->width;
@@ -87,6 +136,10 @@ static void backward_block(const head_part *h, int64_t first, int64_t n, int64_t
 {
     int64_t own_keys = first + n - own, keys = context + own_keys, m = h->m;
     int64_t seen = context + first - own;
+    if (is_short(h, keys)) {
+        short_rows(h, first, n, prompt, context, own);
+        return;
+    }
     scores(h, first, n, prompt, context, own, h->qkv, h->ld, m, h->p);
     pf_softmax_again(n, keys, keys, seen, h->scale, h->lse + first, h->p);
     scores(h, first, n, prompt, context, own, h->dattended, h->width, 2 * m, h->dp);

@@ -9,6 +9,7 @@
 
 #include "math/pf_ops.h"
 #include "math/pf_rows.h"
+#include "math/pf_short_attention.h"
 #include "model/pf_decoder_pass.h"
 
 static int64_t blocks(int64_t n, int64_t size) { return (n + size - 1) / size; }
@@ -171,6 +172,36 @@ static void page_values(const attention_work *w, int64_t row, int64_t head, cons
     }
 }
 
+/* Rows that see few keys: a row's own number decides, so that others do not show in its bits. */
+static bool is_short(const pf_decode_pass *pass, const pf_decode_segment *s)
+{
+    int64_t keys = s->first < 0 ? s->length + pass->depth : s->length;
+    return keys <= PF_SHORT_KEYS && pass->shape->head_width <= PF_SHORT_WIDTH;
+}
+
+/* Row i of a segment, whose keys and values are in their places; keys, values: the prompt's. */
+static void short_row(const attention_work *w, const pf_decode_segment *s, int64_t i, int64_t head,
+                      const float *q, const float *keys, const float *values, float *y)
+{
+    const pf_decode_pass *pass = w->pass;
+    int64_t width = pass->shape->head_width, length = pf_page_length(pass->shape);
+    pf_short_row row = {.width = width, .scale = 1 / sqrtf((float)width), .q = q, .y = y};
+    row.n_blocks = 1;
+    row.block[0] = (pf_short_block){.n = s->first < 0 ? s->length : s->first + i + 1,
+                                    .stride = width,
+                                    .keys = keys,
+                                    .values = values};
+    for (int64_t p = 0, left = s->first < 0 ? pass->depth : 0; left > 0; p++, left -= length) {
+        float *page = pass->pages[(s->row + i) * pass->n_pages + p]->data;
+        row.block[row.n_blocks++] =
+            (pf_short_block){.n = left < length ? left : length,
+                             .stride = width,
+                             .keys = head_of(pass->shape, page, length, w->layer, 0, head),
+                             .values = head_of(pass->shape, page, length, w->layer, 1, head)};
+    }
+    pf_short_attend(&row);
+}
+
 static void attention_task(void *payload, int64_t task)
 {
     const attention_work *w = payload;
@@ -196,6 +227,11 @@ static void attention_task(void *payload, int64_t task)
         place(pass, q + i * stride, s->length + last,
               head_of(shape, page, length, w->layer, 0, head) + slot,
               head_of(shape, page, length, w->layer, 1, head) + slot);
+    }
+    if (is_short(pass, s)) {
+        for (int64_t i = 0; i < s->n; i++)
+            short_row(w, s, i, head, q + i * stride, keys, values, y + i * heads * width);
+        return;
     }
     pf_skinny_product(s->n, seen, width, q, stride, keys, width, NULL, false, scores, columns);
     for (int64_t i = 0; s->first < 0 && i < s->n; i++)

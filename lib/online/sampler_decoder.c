@@ -26,7 +26,7 @@ int32_t pf_sampler_check_prompts(const pf_sampler *s)
 
 /* Completions of a wave, with which it ends: more rows make no product faster, and a small model's
  * working arrays would leave the caches. */
-enum { MOST_TOGETHER = 1024 };
+enum { MOST_TOGETHER = 512 };
 
 /* As many whole rows as fit the budget; of a row that does not fit, as many completions as do. */
 static void plan(pf_sampler *s, int64_t left)
