@@ -150,7 +150,9 @@ static void set_evaluation(tune_run *r, const prefopt_reference *reference)
 
 static void make_sft(tune_run *r, const prefopt_train_options *train)
 {
-    r->mean_length = tune_data_length(r->data);
+    r->mean_length = tune_data_length(r->data, &r->prompt_length);
+    if (r->held_out != NULL)
+        r->held_out_length = tune_data_length(r->held_out, &(int64_t){0});
     CALL(prefopt_trainer_create_mle(&r->trainer, r->model.policy, r->data, train));
     set_evaluation(r, NULL);
 }
@@ -306,34 +308,22 @@ static json_t *inputs_of(const tune_options *o)
 static void read_data(tune_run *r, const language_model *limits)
 {
     const tune_options *o = r->o;
-    r->data = tune_data_read(o, limits, o->data, stdout);
     if (o->eval_data != NULL && o->eval_fraction > 0) {
         fprintf(stderr, "--eval-data and --eval-fraction: one of them\n");
         exit(2);
     }
+    if (o->patience > 0 && o->eval_data == NULL && o->eval_fraction == 0) {
+        fprintf(stderr, "--patience needs --eval-data or --eval-fraction\n");
+        exit(2);
+    }
+    r->data =
+        tune_data_read(o, limits, o->data, stdout, o->eval_fraction > 0 ? &r->held_out : NULL);
     if (o->eval_data != NULL) {
         tune_options pairs = *o;
         if (o->command == TUNE_ONLINE)
             pairs.command = TUNE_DPO;
         pairs.limit = 0;
-        r->held_out = tune_data_read(&pairs, &r->model, o->eval_data, stdout);
-    } else if (o->eval_fraction > 0) {
-        prefopt_dataset *all = r->data;
-        CALL(prefopt_dataset_split(&r->data, &r->held_out, all, o->eval_fraction, (uint64_t)o->seed,
-                                   0));
-        prefopt_dataset_destroy(all);
-        long long left = prefopt_dataset_size(r->data), out = prefopt_dataset_size(r->held_out);
-        if (left == 0 || out == 0) {
-            fprintf(stderr,
-                    "--eval-fraction %g holds out %lld rows and leaves %lld: some of each "
-                    "are needed\n",
-                    o->eval_fraction, out, left);
-            exit(1);
-        }
-        printf("  %lld rows held out, with all of their prompts; %lld left\n", out, left);
-    } else if (o->patience > 0) {
-        fprintf(stderr, "--patience needs --eval-data or --eval-fraction\n");
-        exit(2);
+        r->held_out = tune_data_read(&pairs, &r->model, o->eval_data, stdout, NULL);
     }
     r->rows = prefopt_dataset_size(r->data);
     if (o->command == TUNE_DPO) /* the reference need not answer for rows that no step sees */

@@ -132,8 +132,50 @@ static void check_kinds(const tune_options *o, prefopt_dataset *data, const char
     }
 }
 
+/* Rows as they were read, made into those that the command takes; `from` goes. */
+static prefopt_dataset *shaped(const tune_options *o, const language_model *model,
+                               prefopt_dataset *from)
+{
+    int samples = (o->command & (TUNE_SAMPLED | TUNE_COMPARE)) != 0;
+    prefopt_dataset *out;
+    if (!samples && o->command != TUNE_SFT)
+        return from;
+    CALL(prefopt_dataset_create(&out, model->context));
+    if (samples)
+        add_prompts(out, from, model->eos);
+    else {
+        buffer b = {0};
+        prefopt_row row = {.struct_size = sizeof row};
+        for (int64_t i = 0; i < prefopt_dataset_size(from); i++) {
+            CALL(prefopt_dataset_row(from, i, &row));
+            add_demonstration(out, &row, o->whole_text != 0, model->eos, &b);
+        }
+        free(b.tokens);
+    }
+    prefopt_dataset_destroy(from);
+    return out;
+}
+
+static prefopt_dataset *split(const tune_options *o, const language_model *model,
+                              prefopt_dataset **all, FILE *log)
+{
+    prefopt_dataset *kept, *held_out;
+    CALL(prefopt_dataset_split(&kept, &held_out, *all, o->eval_fraction, (uint64_t)o->seed, 0));
+    long long left = prefopt_dataset_size(kept), out = prefopt_dataset_size(held_out);
+    if (left == 0 || out == 0) {
+        fprintf(stderr,
+                "--eval-fraction %g holds out %lld rows and leaves %lld: some of each are needed\n",
+                o->eval_fraction, out, left);
+        exit(1);
+    }
+    fprintf(log, "  %lld rows held out, with all of their prompts; %lld left\n", out, left);
+    prefopt_dataset_destroy(*all);
+    *all = kept;
+    return shaped(o, model, held_out);
+}
+
 prefopt_dataset *tune_data_read(const tune_options *o, const language_model *model,
-                                const char *path, FILE *log)
+                                const char *path, FILE *log, prefopt_dataset **held_out)
 {
     language_model limits = *model;
     int64_t max_prompt = (int64_t)o->max_prompt;
@@ -153,25 +195,12 @@ prefopt_dataset *tune_data_read(const tune_options *o, const language_model *mod
     prefopt_dataset *all = language_rows(&limits, path, max_prompt, (int64_t)o->max_completion,
                                          (int64_t)o->limit, log);
     check_kinds(o, all, path);
-    if (!samples && o->command != TUNE_SFT)
-        return all;
-    prefopt_dataset *out;
-    CALL(prefopt_dataset_create(&out, model->context));
+    if (held_out != NULL)
+        *held_out = split(o, model, &all, log);
+    all = shaped(o, model, all);
     if (samples)
-        add_prompts(out, all, model->eos);
-    else {
-        buffer b = {0};
-        prefopt_row row = {.struct_size = sizeof row};
-        for (int64_t i = 0; i < prefopt_dataset_size(all); i++) {
-            CALL(prefopt_dataset_row(all, i, &row));
-            add_demonstration(out, &row, o->whole_text != 0, model->eos, &b);
-        }
-        free(b.tokens);
-    }
-    if (samples)
-        fprintf(log, "  %lld distinct prompts\n", (long long)prefopt_dataset_size(out));
-    prefopt_dataset_destroy(all);
-    return out;
+        fprintf(log, "  %lld distinct prompts\n", (long long)prefopt_dataset_size(all));
+    return all;
 }
 
 void tune_data_some(prefopt_dataset **data, int64_t n, uint64_t seed)
@@ -192,12 +221,16 @@ void tune_data_some(prefopt_dataset **data, int64_t n, uint64_t seed)
     *data = some;
 }
 
-double tune_data_length(const prefopt_dataset *data)
+double tune_data_length(const prefopt_dataset *data, int64_t *prompt)
 {
     prefopt_sequences s = {.struct_size = sizeof s};
     CALL(prefopt_dataset_sequences(data, &s));
     double total = 0;
-    for (int64_t i = 0; i < s.n; i++)
+    *prompt = s.n > 0 ? s.prompt_len[0] : -1;
+    for (int64_t i = 0; i < s.n; i++) {
         total += (double)(s.offsets[i + 1] - s.offsets[i] - s.prompt_len[i]);
+        if (s.prompt_len[i] != *prompt)
+            *prompt = -1;
+    }
     return s.n > 0 ? total / (double)s.n : 0;
 }

@@ -154,7 +154,7 @@ void tune_judge_eval(const tune_options *o)
             exit(2);
         }
     }
-    prefopt_dataset *pairs = tune_data_read(o, &model, o->data, stdout);
+    prefopt_dataset *pairs = tune_data_read(o, &model, o->data, stdout, NULL);
     prefopt_sequences s = {.struct_size = sizeof s};
     pair_values p = {.columns = {.struct_size = sizeof p.columns}};
     CALL(prefopt_dataset_sequences(pairs, &s));
@@ -224,7 +224,7 @@ static answers answer(const tune_options *o, const char *folder, prefopt_context
     if (*prompts == NULL) {
         if (reward.positions > 0 && reward.positions < model.positions)
             model.positions = reward.positions;
-        *prompts = tune_data_read(o, &model, o->data, stdout);
+        *prompts = tune_data_read(o, &model, o->data, stdout, NULL);
     }
     prefopt_sampler_options sampler;
     CALL(prefopt_sampler_options_init(&sampler, sizeof sampler));

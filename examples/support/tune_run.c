@@ -43,6 +43,16 @@ static size_t item(char *line, size_t n, size_t size, const char *format, double
     return n + (size_t)m;
 }
 
+/* Of sft: exact where all prompts are of one length (texts without a prompt, --whole-text), else by
+ * the mean length of all completions, which the batch's may differ from. */
+static double by_token(const tune_run *r, const prefopt_progress *p)
+{
+    double n = fmin(r->o->batch, (double)r->rows);
+    double length =
+        r->prompt_length >= 0 ? (double)p->tokens / n - (double)r->prompt_length : r->mean_length;
+    return r->mean_length > 0 && length > 0 ? p->loss / length : NAN;
+}
+
 static void say(tune_run *r, const prefopt_progress *p)
 {
     char line[400], left[32];
@@ -58,8 +68,7 @@ static void say(tune_run *r, const prefopt_progress *p)
                                 (long long)r->steps),
            size = sizeof line;
     n = item(line, n, size, "  loss %.4f", p->loss);
-    if (r->mean_length > 0)
-        n = item(line, n, size, "  by token %.4f", p->loss / r->mean_length);
+    n = item(line, n, size, "  by token %.4f", by_token(r, p));
     n = item(line, n, size, "  score %.4f", p->reward);
     n = item(line, n, size, "  accuracy %.2f", p->accuracy);
     n = item(line, n, size, "  margin %+.4f", p->margin);
@@ -102,8 +111,7 @@ static void write_metrics(tune_run *r, const prefopt_progress *p)
     metrics_number(m, "epoch",
                    (double)r->step * fmin(r->o->batch, (double)r->rows) / (double)r->rows);
     metrics_number(m, "loss", p->loss);
-    if (r->mean_length > 0)
-        metrics_number(m, "loss_per_token", p->loss / r->mean_length);
+    metrics_number(m, "loss_per_token", by_token(r, p));
     metrics_number(m, "grad_norm", p->grad_norm);
     metrics_number(m, "learning_rate", p->learning_rate);
     metrics_number(m, "rewards/chosen", p->chosen_score);
@@ -116,8 +124,8 @@ static void write_metrics(tune_run *r, const prefopt_progress *p)
     metrics_number(m, "objective/scores", p->reward);
     if (p->eval_step == r->step) {
         metrics_number(m, "eval_loss", p->eval_loss);
-        if (r->mean_length > 0)
-            metrics_number(m, "eval_loss_per_token", p->eval_loss / r->mean_length);
+        if (r->held_out_length > 0)
+            metrics_number(m, "eval_loss_per_token", p->eval_loss / r->held_out_length);
         metrics_number(m, "eval_rewards/accuracies", p->eval_accuracy);
         metrics_number(m, "eval_rewards/margins", p->eval_margin);
     }
