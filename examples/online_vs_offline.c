@@ -1,230 +1,118 @@
-/* The lecture's controlled study in a world that can be enumerated (22.5.2, figure 22.3): the same
- * pairs and the same loss, J against their number, for offline DPO       the policy from the pairs,
- * over every policy two-stage, rich   a reward model as rich as the policies, then its soft-optimal
- * policy two-stage, simple a reward model that sees a few features, then its soft-optimal policy
- *   online DPO        the same simple reward model, its policy found by sampling and ranking
- * Two controls take the gap away: a horizon of one with one feature a completion, and a reward
- * without anything simple to learn. */
-#include <math.h>
-#include <pthread.h>
-#include <stdatomic.h>
-
+/* Lecture 22.5.2: where checking an answer is simpler than making one, a reward model and online
+ * training get further than offline DPO on the same pairs.
+ *   --world exact   tabular policies in a world that can be enumerated (the default)
+ *   --world walk    transformers: planning a walk on a hidden graph against seeing where it ends
+ *   --world sudoku  transformers: filling in a grid against checking one
+ * docs/gap.md has what came out. */
+#include "support/arguments.h"
 #include "support/cli.h"
-#include "support/exact_world.h"
-#include "support/plot.h"
+#include "support/studies.h"
 
-enum {
-    OFFLINE,
-    RICH,
-    SIMPLE,
-    ONLINE,
-    N_ARMS,
-    N_SEEDS = 20,
-    N_SIZES = 9,
-    N_HORIZONS = 4,
-    N_CELLS = 15
-};
-static const char *const arm_name[N_ARMS] = {"offline DPO", "two-stage, rich reward",
-                                             "two-stage, simple reward", "online DPO"};
-static const double beta = 0.5, prior = 0.5; /* the same prior on scores for every arm */
+static const char usage[] =
+    "online_vs_offline [--world exact|walk|sudoku] [OPTIONS] [PICTURE.svg]\n"
+    "\n"
+    "Options of --world walk and --world sudoku. Without any: one seed, the prototype's arms.\n"
+    "  --control none|one-step|hidden   walk: a world in which the gap should close\n"
+    "  --legality mask|learnt  whether the policy is told which edges there are; default mask\n"
+    "  --seeds N, --seed S     N seeds from S on; default 1 from 301\n"
+    "  --threads N             jobs at a time, each on one thread; default 2\n"
+    "  --arms NAME,NAME...|all which arms\n"
+    "  --rate R, --beta B, --steps N    of every arm; default 5e-4, 0.1, 600\n"
+    "  --pairs N               offline pairs; default 4000\n"
+    "  --sft N                 steps of the supervised start\n"
+    "  --curve                 also 250 to 8000 pairs\n"
+    "  --grid                  the tuning grid (rate, beta, steps) instead of the study\n"
+    "  --tuned FILE            also each arm at its best setting in FILE, the results of a grid\n"
+    "  --results FILE          a line a finished job; the same command again goes on from there\n"
+    "  --plan                  only say what there is to do and how long it takes\n"
+    "  --brief                 everything at a fraction of its size, to see it run\n";
 
-/* A cell of the study: what varies beside the seed. */
-typedef struct {
-    int horizon, n_pairs, one_feature_each;
-    reward_kind kind;
-} cell;
-static cell cells[N_CELLS];
-static double score[N_CELLS][N_ARMS][N_SEEDS];
-static _Atomic int next_job;
-
-/* Fits a reward model to the pairs and gives its soft-optimal policy (or trains one online). */
-static double two_stage(const world *w, const prefopt_dataset *pairs, int arm)
+/* Bits of a list of arms. */
+static uint64_t arms_of(const char *list)
 {
-    prefopt_reward *reward;
-    prefopt_trainer *trainer;
-    prefopt_train_options train;
-    prefopt_policy *policy = world_policy(w);
-    CALL(prefopt_train_options_init(&train, sizeof train));
-    train.score_ridge = arm == RICH ? prior : 0;
-    train.ridge = arm == RICH ? 0 : prior;
-    if (arm == RICH)
-        CALL(prefopt_reward_create_tabular(&reward, w->context, &w->sequences));
-    else
-        CALL(prefopt_reward_create_linear(&reward, w->context, &w->sequences, w->n_features,
-                                          w->features));
-    CALL(prefopt_trainer_create_reward(&trainer, reward, pairs, NULL, &train));
-    CALL(prefopt_trainer_fit(trainer, NULL));
-    prefopt_trainer_destroy(trainer);
-    if (arm == ONLINE) {
-        prefopt_dpo_options dpo;
-        prefopt_sampler_options sampler;
-        prefopt_ranker_options ranker;
-        int64_t rows[8 * WORLD_PROMPTS];
-        prefopt_dataset *prompts;
-        for (int i = 0; i < 8 * WORLD_PROMPTS; i++)
-            rows[i] = i % WORLD_PROMPTS;
-        CALL(prefopt_dataset_select(&prompts, w->prompts, rows, 8 * WORLD_PROMPTS));
-        CALL(prefopt_dpo_options_init(&dpo, sizeof dpo));
-        CALL(prefopt_sampler_options_init(&sampler, sizeof sampler));
-        CALL(prefopt_ranker_options_init(&ranker, sizeof ranker));
-        CALL(prefopt_train_options_init(&train, sizeof train));
-        dpo.beta = beta;
-        sampler.n = 4;
-        sampler.seed = w->seed;
-        ranker.soft_labels = 1;
-        train.learning_rate = 0.1;
-        train.schedule = PREFOPT_COSINE;
-        train.schedule_steps = 200;
-        CALL(prefopt_trainer_create_online_dpo(&trainer, policy, w->reference, reward, prompts,
-                                               &dpo, &sampler, &ranker, NULL, &train));
-        CALL(prefopt_trainer_run(trainer, 200, NULL));
-        prefopt_trainer_destroy(trainer);
-        prefopt_dataset_destroy(prompts);
-    } else {
-        double *r = doubles(w->n_sequences), *logp = doubles(w->n_sequences);
-        CALL(prefopt_reward_scores(reward, &w->sequences, r));
-        CALL(prefopt_reference_logprobs(w->reference, &w->sequences, logp));
-        for (int64_t x = 0; x < WORLD_PROMPTS; x++)
-            CALL(prefopt_soft_optimal(w->n_each, logp + x * w->n_each, r + x * w->n_each, beta,
-                                      logp + x * w->n_each, NULL));
-        CALL(prefopt_policy_set_logprobs(policy, &w->sequences, logp));
-        free(r);
-        free(logp);
+    uint64_t arms = 0;
+    if (strcmp(list, "all") == 0)
+        return (1u << N_GAP_ARMS) - 1;
+    for (const char *end; *list != '\0'; list = end + (*end == ',')) {
+        int arm = 0, n = (int)strcspn(list, ",");
+        end = list + n;
+        while (arm < N_GAP_ARMS &&
+               !(strncmp(gap_arm_key[arm], list, (size_t)n) == 0 && gap_arm_key[arm][n] == '\0'))
+            arm++;
+        if (arm == N_GAP_ARMS) {
+            fprintf(stderr, "--arms has \"%.*s\", expected all or some of", n, list);
+            for (arm = 0; arm < N_GAP_ARMS; arm++)
+                fprintf(stderr, " %s", gap_arm_key[arm]);
+            fprintf(stderr, "\n");
+            exit(2);
+        }
+        arms |= 1u << arm;
     }
-    double value = world_score(w, policy);
-    prefopt_policy_destroy(policy);
-    prefopt_reward_destroy(reward);
-    return value;
+    return arms;
 }
 
-static double offline(const world *w, const prefopt_dataset *pairs)
+/* Small enough for a test: every part runs, no number means much. */
+static void make_brief(gap_study *s)
 {
-    prefopt_trainer *trainer;
-    prefopt_dpo_options dpo;
-    prefopt_train_options train;
-    prefopt_policy *policy = world_policy(w);
-    CALL(prefopt_dpo_options_init(&dpo, sizeof dpo));
-    CALL(prefopt_train_options_init(&train, sizeof train));
-    dpo.beta = beta;
-    train.score_ridge = prior;
-    CALL(prefopt_trainer_create_dpo(&trainer, policy, w->reference, pairs, &dpo, &train));
-    CALL(prefopt_trainer_fit(trainer, NULL));
-    double value = world_score(w, policy);
-    prefopt_trainer_destroy(trainer);
-    prefopt_policy_destroy(policy);
-    return value;
-}
-
-static void *work(void *unused)
-{
-    for (int job; (job = next_job++) < N_CELLS * N_SEEDS;) {
-        cell c = cells[job / N_SEEDS];
-        int seed = job % N_SEEDS;
-        world w;
-        world_create(&w, 1000 + (uint64_t)seed, c.horizon, c.kind, c.one_feature_each, beta);
-        prefopt_dataset *pairs = world_pairs(&w, 0, c.n_pairs);
-        for (int arm = 0; arm < N_ARMS; arm++)
-            score[job / N_SEEDS][arm][seed] =
-                arm == OFFLINE ? offline(&w, pairs) : two_stage(&w, pairs, arm);
-        prefopt_dataset_destroy(pairs);
-        world_destroy(&w);
-        progress_line("study", job + 1, N_CELLS * N_SEEDS);
-    }
-    return unused;
-}
-
-static double gap_of(int at, double *half)
-{
-    double gap[N_SEEDS];
-    for (int i = 0; i < N_SEEDS; i++)
-        gap[i] = score[at][SIMPLE][i] - score[at][OFFLINE][i];
-    return mean_of(N_SEEDS, gap, half);
-}
-
-static void print_cell(const char *what, double value, int at)
-{
-    double half, gap = gap_of(at, &half), own;
-    printf("%-10s %6g", what, value);
-    for (int arm = 0; arm < N_ARMS; arm++) {
-        double mean = mean_of(N_SEEDS, score[at][arm], &own);
-        printf("   %6.3f +- %5.3f", mean, own);
-    }
-    printf("   gap %+6.3f +- %5.3f\n", gap, half);
-}
-
-/* Pairs that an arm needs for this score, by interpolation on a logarithmic scale; NaN: never. */
-static double pairs_needed(const double *mean, double wanted)
-{
-    for (int i = 1; i < N_SIZES; i++)
-        if (mean[i] >= wanted && mean[i - 1] < wanted)
-            return cells[i].n_pairs * pow(2, (wanted - mean[i]) / (mean[i] - mean[i - 1]));
-    return mean[0] >= wanted ? cells[0].n_pairs : NAN;
+    s->sizes.n_pairs = 128;
+    s->sizes.n_held_pairs = 128;
+    s->sizes.n_prompts = 128;
+    s->sizes.sft_steps = 20;
+    s->sizes.reward_steps = 20;
+    s->sizes.samples = 4;
+    s->sizes.fresh_samples = 4;
+    s->sizes.batch = 16;
+    s->sizes.held_prompts = 2;
+    s->setting.steps = 6;
 }
 
 int main(int argc, char **argv)
 {
-    const char *picture = argc > 1 ? argv[1] : "online_vs_offline.svg";
-    for (int i = 0; i < N_SIZES; i++)
-        cells[i] = (cell){.horizon = 3, .n_pairs = 16 << i};
-    for (int h = 1; h <= N_HORIZONS; h++)
-        cells[N_SIZES + h - 1] = (cell){.horizon = h, .n_pairs = 256};
-    cells[N_SIZES + N_HORIZONS] = (cell){.horizon = 1, .n_pairs = 256, .one_feature_each = 1};
-    cells[N_SIZES + N_HORIZONS + 1] =
-        (cell){.horizon = 2, .n_pairs = 256, .one_feature_each = 1, .kind = REWARD_TABLE};
-    pthread_t other;
-    int two = pthread_create(&other, NULL, work, NULL) == 0;
-    work(NULL);
-    if (two)
-        pthread_join(other, NULL);
-
-    double x[N_SIZES], h[N_HORIZONS], mean[N_ARMS][N_SIZES], low[N_SIZES], high[N_SIZES], half;
-    printf("share of the way from the reference to the best J, mean +- 95 %% over %d seeds\n%17s",
-           N_SEEDS, "");
-    for (int arm = 0; arm < N_ARMS; arm++)
-        printf("  %-24.24s", arm_name[arm]);
-    printf("\n");
-    for (int i = 0; i < N_SIZES; i++)
-        print_cell("pairs", x[i] = cells[i].n_pairs, i);
-    for (int i = 0; i < N_HORIZONS; i++)
-        print_cell("horizon", h[i] = i + 1, N_SIZES + i);
-    print_cell("control a", 256, N_SIZES + N_HORIZONS);
-    print_cell("control b", 256, N_SIZES + N_HORIZONS + 1);
-
-    plot *p = plot_open(picture, 2, "Where checking is simple, two stages need fewer pairs");
-    plot_panel(p, "Horizon 3", "preference pairs", "J: reference 0, best 1", NULL, "[-0.1:1.05]");
-    plot_set(p, "set logscale x 2; set key bottom right");
-    for (int arm = 0; arm < N_ARMS; arm++) {
-        for (int i = 0; i < N_SIZES; i++) {
-            mean[arm][i] = mean_of(N_SEEDS, score[i][arm], &half);
-            low[i] = mean[arm][i] - half;
-            high[i] = mean[arm][i] + half;
-        }
-        plot_curve(p, arm_name[arm], N_SIZES, x, mean[arm], low, high);
-    }
-    plot_panel(p, "256 pairs", "horizon", "J: reference 0, best 1", "[0.9:4.1]", NULL);
-    plot_set(p, "set xtics 1; set key bottom left");
-    for (int arm = 0; arm < N_ARMS; arm++) {
-        double m[N_HORIZONS], lo[N_HORIZONS], hi[N_HORIZONS];
-        for (int i = 0; i < N_HORIZONS; i++) {
-            m[i] = mean_of(N_SEEDS, score[N_SIZES + i][arm], &half);
-            lo[i] = m[i] - half;
-            hi[i] = m[i] + half;
-        }
-        plot_curve(p, arm_name[arm], N_HORIZONS, h, m, lo, hi);
-    }
-    if (plot_close(p) == 0)
-        printf("picture: %s\n", picture);
-    double needs[N_ARMS], gap[N_CELLS];
-    for (int arm = 0; arm < N_ARMS; arm++)
-        needs[arm] = pairs_needed(mean[arm], 0.8);
-    for (int i = 0; i < N_CELLS; i++)
-        gap[i] = gap_of(i, &half);
-    printf("pairs for 0.8: offline DPO %.0f, two-stage rich %.0f, two-stage simple %.0f, online "
-           "%.0f\n",
-           needs[OFFLINE], needs[RICH], needs[SIMPLE], needs[ONLINE]);
-    int last = N_SIZES + N_HORIZONS;
-    return needs[SIMPLE] * 3 < needs[OFFLINE] && gap[last - 1] > gap[N_SIZES] &&
-                   fabs(gap[last]) < 0.02 && fabs(gap[last + 1]) < 0.02
-               ? 0
-               : 1;
+    gap_study s = {.arms = 1u << ARM_OFFLINE | 1u << ARM_ONE_TOP | 1u << ARM_ONE_RANDOM |
+                           1u << ARM_FRESH_RANDOM};
+    double world = 0, control = 0, learnt = 0, seeds = 1, seed = 301, threads = 2, rate = 5e-4,
+           beta = 0.1, steps = 600, pairs = 0, sft = 0, curve = 0, grid = 0, plan = 0, brief = 0;
+    const char *arms = NULL;
+    const argument options[] = {
+        {.name = "--world", .value = &world, .choices = "exact walk sudoku"},
+        {.name = "--control", .value = &control, .choices = "none one-step hidden"},
+        {.name = "--legality", .value = &learnt, .choices = "mask learnt"},
+        {.name = "--seeds", .value = &seeds, .low = 1, .high = 1000, .whole = 1},
+        {.name = "--seed", .value = &seed, .low = 0, .high = 1e9, .whole = 1},
+        {.name = "--threads", .value = &threads, .low = 1, .high = 64, .whole = 1},
+        {.name = "--arms", .text = &arms},
+        {.name = "--rate", .value = &rate, .low = 1e-9, .high = 10},
+        {.name = "--beta", .value = &beta, .low = 1e-9, .high = 1e9},
+        {.name = "--steps", .value = &steps, .low = 3, .high = 1e6, .whole = 1},
+        {.name = "--pairs", .value = &pairs, .low = 64, .high = 1e6, .whole = 1},
+        {.name = "--sft", .value = &sft, .low = 1, .high = 1e5, .whole = 1},
+        {.name = "--curve", .value = &curve},
+        {.name = "--grid", .value = &grid},
+        {.name = "--tuned", .text = &s.tuned},
+        {.name = "--results", .text = &s.results},
+        {.name = "--plan", .value = &plan},
+        {.name = "--brief", .value = &brief},
+        {.name = NULL}};
+    arguments_read(argc, argv, usage, options, &s.picture, 0, 1);
+    if (world == 0)
+        return exact_study(s.picture != NULL ? s.picture : "online_vs_offline.svg");
+    s.kind = world == 2 ? WORLD_SUDOKU : (gap_kind)control;
+    gap_sizes_init(&s.sizes, s.kind);
+    s.setting = (gap_setting){rate, beta, (int64_t)steps};
+    s.n_seeds = (int)seeds;
+    s.first_seed = (int)seed;
+    s.threads = (int)threads;
+    s.curve = curve != 0;
+    s.grid = grid != 0;
+    s.plan = plan != 0;
+    if (brief != 0)
+        make_brief(&s);
+    s.sizes.mask = learnt == 0 && world == 1;
+    if (arms != NULL)
+        s.arms = arms_of(arms);
+    if (pairs > 0)
+        s.sizes.n_pairs = (int64_t)pairs;
+    if (sft > 0)
+        s.sizes.sft_steps = (int64_t)sft;
+    return gap_study_run(&s);
 }

@@ -1,0 +1,189 @@
+/* Walks on a hidden graph. A prompt is [goal, start], a completion the nodes that are visited from
+ * there. Every node has `degree` edges out and as many in. Making a walk that ends at the goal is
+ * planning; seeing whether one does is a look at its last token.
+ *
+ * Control a: one step on the complete graph, where making is as easy as checking.
+ * Control b: each prompt has a hidden walk of its own, which follows a table [node, goal] -> next
+ * from the start; the reward is the share of nodes that agree with it. Checking a walk needs the
+ * table, which is all that making one needs. Prompts of one goal share rows of the table, so that
+ * part of it can be learnt for prompts that no pair has. */
+#include <math.h>
+
+#include "cli.h"
+#include "gap_world.h"
+
+enum { HORIZON = 6, HELD_OUT = 64 };
+
+typedef struct {
+    int nodes, degree, horizon;
+    double good;       /* share of demonstrations that reach the goal */
+    int32_t *next;     /* [nodes, degree] */
+    uint8_t *allowed;  /* [nodes, nodes] */
+    int32_t *followed; /* control b: [nodes, goals], the hidden table */
+    double *paths;     /* [horizon + 1, nodes, nodes]: walks of k steps from one node to another */
+} graph;
+
+static void *zeros(int64_t n, size_t size)
+{
+    void *array = calloc((size_t)n, size);
+    if (array == NULL)
+        exit(1);
+    return array;
+}
+
+static void shuffle(int32_t *x, int n, gap_random *random)
+{
+    for (int i = 0; i < n; i++)
+        x[i] = i;
+    for (int i = n - 1; i > 0; i--) {
+        int j = gap_below(random, i + 1);
+        int32_t swap = x[i];
+        x[i] = x[j];
+        x[j] = swap;
+    }
+}
+
+/* `degree` random permutations, drawn until no edge leads back to its node or is there twice. */
+static void draw_edges(graph *g, gap_random *random)
+{
+    int32_t to[64];
+    for (int d = 0; d < g->degree; d++) {
+        int fits;
+        do {
+            shuffle(to, g->nodes, random);
+            fits = 1;
+            for (int x = 0; x < g->nodes; x++)
+                fits &= to[x] != x && !g->allowed[x * g->nodes + to[x]];
+        } while (!fits);
+        for (int x = 0; x < g->nodes; x++) {
+            g->next[x * g->degree + d] = to[x];
+            g->allowed[x * g->nodes + to[x]] = 1;
+        }
+    }
+}
+
+static void count_paths(graph *g)
+{
+    int n = g->nodes;
+    g->paths = doubles((int64_t)(g->horizon + 1) * n * n);
+    for (int x = 0; x < n; x++)
+        g->paths[x * n + x] = 1;
+    for (int k = 1; k <= g->horizon; k++)
+        for (int x = 0; x < n; x++)
+            for (int d = 0; d < g->degree; d++)
+                for (int t = 0; t < n; t++)
+                    g->paths[(k * n + x) * n + t] +=
+                        g->paths[((k - 1) * n + g->next[x * g->degree + d]) * n + t];
+}
+
+/* Uniform over the walks to the goal, or any walk. */
+static void demonstrate(const gap_world *w, const int32_t *prompt, int32_t *completion,
+                        gap_random *random)
+{
+    const graph *g = w->state;
+    int32_t at = prompt[1];
+    int good = gap_uniform(random) < g->good;
+    for (int i = 0; i < g->horizon; i++) {
+        const double *paths = g->paths + (int64_t)(g->horizon - 1 - i) * g->nodes * g->nodes;
+        double total = 0, u = gap_uniform(random);
+        for (int d = 0; d < g->degree; d++)
+            total += good ? paths[g->next[at * g->degree + d] * g->nodes + prompt[0]] : 1;
+        int chosen = -1;
+        for (int d = 0; d < g->degree; d++) {
+            double mass = good ? paths[g->next[at * g->degree + d] * g->nodes + prompt[0]] : 1;
+            if (mass > 0 && (chosen < 0 || u > 0))
+                chosen = d;
+            u -= mass / total;
+        }
+        at = completion[i] = g->next[at * g->degree + chosen];
+    }
+}
+
+static double reaches_goal(const gap_world *w, const int32_t *prompt, const int32_t *completion)
+{
+    return completion[w->length - 1] == prompt[0];
+}
+
+static double follows_hidden(const gap_world *w, const int32_t *prompt, const int32_t *completion)
+{
+    const graph *g = w->state;
+    int32_t at = prompt[1];
+    int agree = 0;
+    for (int i = 0; i < w->length; i++) {
+        at = g->followed[at * g->nodes + prompt[0]];
+        agree += completion[i] == at;
+    }
+    return (double)agree / w->length;
+}
+
+static void walk_destroy(gap_world *w)
+{
+    graph *g = w->state;
+    free(g->next);
+    free(g->allowed);
+    free(g->followed);
+    free(g->paths);
+    free(g);
+}
+
+/* Prompts whose goal can be reached, shuffled: the first are held out. */
+static void add_prompts(gap_world *w, const graph *g)
+{
+    gap_random random = {w->seed, STREAM_SPLIT, 0};
+    int n = g->nodes * g->nodes, held = 0;
+    int32_t *order = zeros(n, sizeof *order);
+    shuffle(order, n, &random);
+    for (int i = 0; i < n; i++) {
+        int32_t prompt[2] = {order[i] / g->nodes, order[i] % g->nodes};
+        if (g->paths[((int64_t)g->horizon * g->nodes + prompt[1]) * g->nodes + prompt[0]] == 0)
+            continue;
+        int out = held < HELD_OUT;
+        held += out;
+        if (out || prefopt_dataset_size(w->train) < 192)
+            gap_world_add_prompt(w, out, prompt);
+    }
+    free(order);
+}
+
+void walk_world_create(gap_world *w, gap_kind kind, uint64_t seed)
+{
+    graph *g = zeros(1, sizeof *g);
+    gap_random random = {seed, STREAM_GRAPH, 0};
+    int one_step = kind == WORLD_ONE_STEP;
+    g->nodes = 16;
+    g->degree = one_step ? g->nodes : 3;
+    g->horizon = one_step ? 1 : HORIZON;
+    g->good = one_step ? 0.11 : 0.3;
+    g->next = zeros((int64_t)g->nodes * g->degree, sizeof *g->next);
+    g->allowed = zeros((int64_t)g->nodes * g->nodes, 1);
+    if (one_step)
+        for (int x = 0; x < g->nodes; x++)
+            for (int y = 0; y < g->nodes; y++) {
+                g->next[x * g->degree + y] = y;
+                g->allowed[x * g->nodes + y] = 1;
+            }
+    else
+        draw_edges(g, &random);
+    count_paths(g);
+    if (kind == WORLD_HIDDEN) {
+        g->followed = zeros((int64_t)g->nodes * g->nodes, sizeof *g->followed);
+        for (int x = 0; x < g->nodes; x++)
+            for (int t = 0; t < g->nodes; t++)
+                g->followed[x * g->nodes + t] = g->next[x * g->degree + gap_below(&random, 3)];
+    }
+    *w = (gap_world){.kind = kind,
+                     .seed = seed,
+                     .prompt_len = 2,
+                     .length = g->horizon,
+                     .vocab = g->nodes,
+                     .degree = g->degree,
+                     .next = g->next,
+                     .allowed = g->allowed,
+                     .scale = 3,
+                     .state = g,
+                     .destroy = walk_destroy,
+                     .demonstrate = demonstrate,
+                     .success = kind == WORLD_HIDDEN ? follows_hidden : reaches_goal};
+    gap_world_prepare(w);
+    add_prompts(w, g);
+}
