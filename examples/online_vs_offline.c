@@ -63,13 +63,17 @@ static void make_brief(gap_study *s)
     s->sizes.fresh_samples = 4;
     s->sizes.batch = 16;
     s->sizes.held_prompts = 2;
+    s->sizes.held_samples = 2;
     s->setting.steps = 6;
+    for (int i = 0; i < 3; i++)
+        s->grid_steps[i] = 2 * (i + 1);
 }
 
 int main(int argc, char **argv)
 {
     gap_study s = {.arms = 1u << ARM_OFFLINE | 1u << ARM_ONE_TOP | 1u << ARM_ONE_RANDOM |
-                           1u << ARM_FRESH_RANDOM};
+                           1u << ARM_FRESH_RANDOM,
+                   .grid_steps = {300, 600, 1200}};
     double world = 0, control = 0, learnt = 0, seeds = 1, seed = 301, threads = 2, rate = 5e-4,
            beta = 0.1, steps = 600, pairs = 0, sft = 0, curve = 0, grid = 0, plan = 0, brief = 0;
     const char *arms = NULL;

@@ -192,7 +192,8 @@ static void put_exact(const gap_models *m, prefopt_policy *policy, const char *k
 static void put_whole(const gap_models *m, prefopt_policy *policy, const prefopt_dataset *pairs,
                       const char *key, gap_record *out)
 {
-    gap_sampled(out, key, "", &m->world, policy, m->reference, m->world.held, 50);
+    gap_sampled(out, key, "", &m->world, policy, m->reference, m->world.held,
+                m->sizes.held_samples);
     if (m->world.degree > 0) {
         double *walk_logp = doubles(m->train.n_walks), uncovered, success;
         gap_exact e = gap_tree_evaluate(&m->train, policy, walk_logp);
@@ -203,7 +204,9 @@ static void put_whole(const gap_models *m, prefopt_policy *policy, const prefopt
         gap_put(out, success, "%s.uncovered_hit", key);
         free(walk_logp);
     }
-    if (pairs != NULL) {
+    /* The report lists the unseen where it can, and takes a space of three tokens for one it can:
+     * prompts leave one of them. */
+    if (pairs != NULL && m->world.length > 1) {
         prefopt_displacement moved = {.struct_size = sizeof moved};
         CALL(prefopt_report_displacement(&moved, pairs, m->reference, policy));
         gap_put(out, moved.chosen, "%s.moved_chosen", key);

@@ -14,7 +14,8 @@ void gap_sizes_init(gap_sizes *sizes, gap_kind kind)
                          .samples = 16,
                          .fresh_samples = 8,
                          .batch = 64,
-                         .held_prompts = 64};
+                         .held_prompts = 64,
+                         .held_samples = 50};
     if (kind == WORLD_SUDOKU)
         sizes->sft_steps = 1500;
 }
@@ -211,12 +212,13 @@ void gap_models_create(gap_models *m, gap_kind kind, uint64_t seed, const gap_si
     m->sft = gap_policy_create(m, seed);
     train_sft(m);
     if (m->world.allowed != NULL)
-        gap_sampled(out, "sft_free", "", &m->world, m->sft, NULL, m->world.held, 50);
+        gap_sampled(out, "sft_free", "", &m->world, m->sft, NULL, m->world.held,
+                    sizes->held_samples);
     /* Demonstrations teach what is legal; from here on the policy may know it. */
     if (sizes->mask && m->world.allowed != NULL)
         CALL(prefopt_policy_set_transitions(m->sft, m->world.allowed));
     CALL(prefopt_reference_freeze(&m->reference, m->sft));
-    gap_sampled(out, "sft", "", &m->world, m->sft, NULL, m->world.held, 50);
+    gap_sampled(out, "sft", "", &m->world, m->sft, NULL, m->world.held, sizes->held_samples);
     m->prompts = gap_prompts(&m->world, m->world.train, sizes->n_prompts, STREAM_PAIRS);
     m->pairs = gap_pairs(m, m->world.train, 0, sizes->n_pairs, STREAM_PAIRS);
     m->validation = gap_pairs(m, m->world.train, 0, sizes->n_held_pairs / 2, STREAM_VALIDATION);

@@ -19,6 +19,7 @@ typedef struct {
     int64_t samples, fresh_samples;  /* completions a prompt, online: in one round, in each step */
     int64_t batch;                   /* pairs a step */
     int64_t held_prompts;            /* of the trees, at most */
+    int64_t held_samples;            /* of each held-out prompt, where measures sample */
 } gap_sizes;
 void gap_sizes_init(gap_sizes *sizes, gap_kind kind);
 
@@ -53,7 +54,8 @@ prefopt_train_options gap_train_options(const gap_models *m, double learning_rat
 /* Puts log-likelihood and accuracy on the held-out pairs and on those of validation. */
 void gap_put_fit(const gap_models *m, prefopt_reward *reward, const char *name, gap_record *out);
 /* Trains n_steps, every `every` of them asking how well the reward fits the validation pairs;
- * leaves parameters (the trained model's own) at the best of those steps. The trainer is given up. */
+ * leaves parameters (the trained model's own) at the best of those steps. The trainer is given up.
+ */
 int64_t gap_train_to_best(const gap_models *m, prefopt_trainer *trainer, prefopt_reward *reward,
                           prefopt_parameters parameters, int64_t n_steps, int64_t every);
 

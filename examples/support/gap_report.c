@@ -333,25 +333,26 @@ static double grid_mean(const gap_results *grid, int arm, double rate, double be
     return *n > 0 ? sum / *n : NAN;
 }
 
-int gap_best_settings(const gap_results *grid, uint64_t arms, gap_setting *setting)
+int gap_best_settings(const gap_study *s, const gap_results *grid, gap_setting *setting)
 {
+    const int64_t *steps = s->grid_steps;
     int status = 0;
     printf(
         "success on validation prompts; columns: steps %lld, %lld, %lld at each rate and beta; * "
         "the best\n%-16s",
-        (long long)gap_steps[0], (long long)gap_steps[1], (long long)gap_steps[2], "");
+        (long long)steps[0], (long long)steps[1], (long long)steps[2], "");
     for (int at = 0; at < GAP_RATES * GAP_BETAS; at++)
         printf(" | %5g %5g     ", gap_rates[at / GAP_BETAS], gap_betas[at % GAP_BETAS]);
     printf("\n");
     for (int arm = 0; arm < N_GAP_ARMS; arm++) {
         double best = -INFINITY, mean[GAP_RATES * GAP_BETAS * GAP_STEPS];
         int which = -1, n;
-        if (!(arms >> arm & 1))
+        if (!(s->arms >> arm & 1))
             continue;
         for (int i = 0; i < GAP_RATES * GAP_BETAS * GAP_STEPS; i++) {
             int at = i / GAP_STEPS;
             mean[i] = grid_mean(grid, arm, gap_rates[at / GAP_BETAS], gap_betas[at % GAP_BETAS],
-                                gap_steps[i % GAP_STEPS], &n);
+                                steps[i % GAP_STEPS], &n);
             if (mean[i] > best) {
                 best = mean[i];
                 which = i;
@@ -368,7 +369,7 @@ int gap_best_settings(const gap_results *grid, uint64_t arms, gap_setting *setti
         }
         setting[arm] =
             (gap_setting){gap_rates[which / GAP_STEPS / GAP_BETAS],
-                          gap_betas[which / GAP_STEPS % GAP_BETAS], gap_steps[which % GAP_STEPS]};
+                          gap_betas[which / GAP_STEPS % GAP_BETAS], steps[which % GAP_STEPS]};
     }
     return status;
 }

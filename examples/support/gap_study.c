@@ -9,7 +9,6 @@
 
 const double gap_rates[GAP_RATES] = {3e-4, 1e-3, 3e-3};
 const double gap_betas[GAP_BETAS] = {0.03, 0.1, 0.3};
-const int64_t gap_steps[GAP_STEPS] = {300, 600, 1200};
 const int64_t gap_pair_sizes[GAP_PAIR_SIZES] = {250, 500, 1000, 2000, 4000, 8000};
 
 enum { MAX_JOBS = 2000, MAX_THREADS = 64 };
@@ -71,7 +70,7 @@ static void make_jobs(crew *c, const gap_setting *tuned)
         int seed = s->first_seed + i;
         for (int at = 0; s->grid && at < GAP_RATES * GAP_BETAS; at++) {
             gap_setting g = {gap_rates[at / GAP_BETAS], gap_betas[at % GAP_BETAS],
-                             gap_steps[GAP_STEPS - 1]};
+                             s->grid_steps[GAP_STEPS - 1]};
             add_job(c, JOB_GRID, seed, s->sizes.n_pairs, &g, 0);
         }
         if (s->grid)
@@ -109,7 +108,7 @@ static void run_job(const gap_study *s, const gap_job *job, gap_record *out)
         if (!in_job(s, job, arm))
             continue;
         if (job->kind == JOB_GRID)
-            memcpy(checkpoint, gap_steps, sizeof checkpoint);
+            memcpy(checkpoint, s->grid_steps, sizeof checkpoint);
         int all = job->kind == JOB_GRID || job->kind == JOB_MAIN;
         gap_arm_run(&m, arm, setting, all ? GAP_STEPS : 1, all ? checkpoint : &setting->steps,
                     job->kind == JOB_MAIN || job->kind == JOB_TUNED, out);
@@ -199,7 +198,7 @@ int gap_study_run(const gap_study *s)
     if (s->tuned != NULL) {
         gap_results grid;
         gap_results_read(&grid, s->tuned);
-        int ok = gap_best_settings(&grid, s->arms, tuned) == 0;
+        int ok = gap_best_settings(s, &grid, tuned) == 0;
         gap_results_free(&grid);
         if (!ok)
             return 1;
@@ -217,8 +216,8 @@ int gap_study_run(const gap_study *s)
         for (int i = 0; i < n_threads; i++)
             pthread_join(threads[i], NULL);
     }
-    if (s->grid)
-        gap_best_settings(&c.results, s->arms, tuned);
+    if (s->grid && !s->plan)
+        gap_best_settings(s, &c.results, tuned);
     else if (!s->plan) {
         gap_report(s, &c.results, c.jobs, c.n_jobs);
         if (s->picture != NULL)

@@ -11,10 +11,11 @@ int exact_study(const char *picture);
 typedef struct {
     gap_kind kind;
     gap_sizes sizes;
-    gap_setting setting; /* of every arm, unless tuned says otherwise */
-    const char *results; /* file to append to and to go on from; NULL: none */
-    const char *tuned;   /* results of a grid run, whose best settings are taken; NULL: none */
-    const char *picture; /* NULL: none */
+    gap_setting setting;   /* of every arm, unless tuned says otherwise */
+    const char *results;   /* file to append to and to go on from; NULL: none */
+    const char *tuned;     /* results of a grid run, whose best settings are taken; NULL: none */
+    const char *picture;   /* NULL: none */
+    int64_t grid_steps[3]; /* numbers of steps that a grid looks at, rising */
     int n_seeds, first_seed, threads;
     int grid;      /* run the tuning grid instead of the study */
     int curve;     /* also run the numbers of pairs */
@@ -35,11 +36,11 @@ typedef struct {
 
 enum { GAP_RATES = 3, GAP_BETAS = 3, GAP_STEPS = 3, GAP_PAIR_SIZES = 6 };
 extern const double gap_rates[GAP_RATES], gap_betas[GAP_BETAS];
-extern const int64_t gap_steps[GAP_STEPS], gap_pair_sizes[GAP_PAIR_SIZES];
+extern const int64_t gap_pair_sizes[GAP_PAIR_SIZES];
 
 /* The best setting of each arm in the records of a grid, by mean success on validation prompts over
  * its seeds; prints the grid. 0 when there is one for every arm wanted. */
-int gap_best_settings(const gap_results *grid, uint64_t arms, gap_setting *setting);
+int gap_best_settings(const gap_study *study, const gap_results *grid, gap_setting *setting);
 /* Values of a key over the study's jobs of a kind (n_pairs 0: any number of pairs). */
 int gap_over_seeds(const gap_results *r, const gap_job *jobs, int n_jobs, gap_job_kind kind,
                    int64_t n_pairs, const char *key, double *value);
