@@ -1,6 +1,8 @@
 /* Walks on a hidden graph. A prompt is [goal, start], a completion the nodes that are visited from
  * there. Every node has `degree` edges out and as many in. Making a walk that ends at the goal is
- * planning; seeing whether one does is a look at its last token.
+ * planning; seeing whether one does is a look at its last token. Goals have tokens of their own,
+ * nodes
+ * + goal: a model without absolute positions could not tell a goal from a node on the way.
  *
  * Control a: one step on the complete graph, where making is as easy as checking.
  * Control b: each prompt has a hidden walk of its own, which follows a table [node, goal] -> next
@@ -17,8 +19,8 @@ enum { HORIZON = 6, HELD_OUT = 64 };
 typedef struct {
     int nodes, degree, horizon;
     double good;       /* share of demonstrations that reach the goal */
-    int32_t *next;     /* [nodes, degree] */
-    uint8_t *allowed;  /* [nodes, nodes] */
+    int32_t *next;     /* [2 nodes, degree] */
+    uint8_t *allowed;  /* [2 nodes, 2 nodes] */
     int32_t *followed; /* control b: [nodes, goals], the hidden table */
     double *paths;     /* [horizon + 1, nodes, nodes]: walks of k steps from one node to another */
 } graph;
@@ -53,11 +55,11 @@ static void draw_edges(graph *g, gap_random *random)
             shuffle(to, g->nodes, random);
             fits = 1;
             for (int x = 0; x < g->nodes; x++)
-                fits &= to[x] != x && !g->allowed[x * g->nodes + to[x]];
+                fits &= to[x] != x && !g->allowed[x * 2 * g->nodes + to[x]];
         } while (!fits);
         for (int x = 0; x < g->nodes; x++) {
             g->next[x * g->degree + d] = to[x];
-            g->allowed[x * g->nodes + to[x]] = 1;
+            g->allowed[x * 2 * g->nodes + to[x]] = 1;
         }
     }
 }
@@ -87,10 +89,12 @@ static void demonstrate(const gap_world *w, const int32_t *prompt, int32_t *comp
         const double *paths = g->paths + (int64_t)(g->horizon - 1 - i) * g->nodes * g->nodes;
         double total = 0, u = gap_uniform(random);
         for (int d = 0; d < g->degree; d++)
-            total += good ? paths[g->next[at * g->degree + d] * g->nodes + prompt[0]] : 1;
+            total +=
+                good ? paths[g->next[at * g->degree + d] * g->nodes + prompt[0] - g->nodes] : 1;
         int chosen = -1;
         for (int d = 0; d < g->degree; d++) {
-            double mass = good ? paths[g->next[at * g->degree + d] * g->nodes + prompt[0]] : 1;
+            double mass =
+                good ? paths[g->next[at * g->degree + d] * g->nodes + prompt[0] - g->nodes] : 1;
             if (mass > 0 && (chosen < 0 || u > 0))
                 chosen = d;
             u -= mass / total;
@@ -101,7 +105,8 @@ static void demonstrate(const gap_world *w, const int32_t *prompt, int32_t *comp
 
 static double reaches_goal(const gap_world *w, const int32_t *prompt, const int32_t *completion)
 {
-    return completion[w->length - 1] == prompt[0];
+    const graph *g = w->state;
+    return completion[w->length - 1] == prompt[0] - g->nodes;
 }
 
 static double follows_hidden(const gap_world *w, const int32_t *prompt, const int32_t *completion)
@@ -110,7 +115,7 @@ static double follows_hidden(const gap_world *w, const int32_t *prompt, const in
     int32_t at = prompt[1];
     int agree = 0;
     for (int i = 0; i < w->length; i++) {
-        at = g->followed[at * g->nodes + prompt[0]];
+        at = g->followed[at * g->nodes + prompt[0] - g->nodes];
         agree += completion[i] == at;
     }
     return (double)agree / w->length;
@@ -134,8 +139,8 @@ static void add_prompts(gap_world *w, const graph *g)
     int32_t *order = zeros(n, sizeof *order);
     shuffle(order, n, &random);
     for (int i = 0; i < n; i++) {
-        int32_t prompt[2] = {order[i] / g->nodes, order[i] % g->nodes};
-        if (g->paths[((int64_t)g->horizon * g->nodes + prompt[1]) * g->nodes + prompt[0]] == 0)
+        int32_t goal = order[i] / g->nodes, prompt[2] = {g->nodes + goal, order[i] % g->nodes};
+        if (g->paths[((int64_t)g->horizon * g->nodes + prompt[1]) * g->nodes + goal] == 0)
             continue;
         int out = held < HELD_OUT;
         held += out;
@@ -154,13 +159,16 @@ void walk_world_create(gap_world *w, gap_kind kind, uint64_t seed)
     g->degree = one_step ? g->nodes : 3;
     g->horizon = one_step ? 1 : HORIZON;
     g->good = one_step ? 0.11 : 0.3;
-    g->next = zeros((int64_t)g->nodes * g->degree, sizeof *g->next);
-    g->allowed = zeros((int64_t)g->nodes * g->nodes, 1);
+    g->next = zeros((int64_t)2 * g->nodes * g->degree, sizeof *g->next);
+    g->allowed = zeros((int64_t)4 * g->nodes * g->nodes, 1);
+    for (int t = g->nodes; t < 2 * g->nodes; t++)
+        for (int x = 0; x < g->nodes; x++)
+            g->allowed[t * 2 * g->nodes + x] = 1;
     if (one_step)
         for (int x = 0; x < g->nodes; x++)
             for (int y = 0; y < g->nodes; y++) {
                 g->next[x * g->degree + y] = y;
-                g->allowed[x * g->nodes + y] = 1;
+                g->allowed[x * 2 * g->nodes + y] = 1;
             }
     else
         draw_edges(g, &random);
@@ -175,7 +183,7 @@ void walk_world_create(gap_world *w, gap_kind kind, uint64_t seed)
                      .seed = seed,
                      .prompt_len = 2,
                      .length = g->horizon,
-                     .vocab = g->nodes,
+                     .vocab = 2 * g->nodes,
                      .degree = g->degree,
                      .next = g->next,
                      .allowed = g->allowed,
