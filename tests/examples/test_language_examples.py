@@ -178,6 +178,26 @@ class LanguageExamples(unittest.TestCase):
         self.refused("this is a reward model, expected a language model", *GENERATE, self.folder / "reward", "a")
 
     @unittest.skipUnless(prefopt, "without the Python binding")
+    def test_text_report(self):
+        self.runs(*DPO_TEXT, self.model, PAIRS, self.folder / "moved", "--steps", 30, "--lr", "1e-2")
+        reward = prefopt.Reward.from_policy(prefopt.Policy.load(prefopt.Context(threads=1), self.model))
+        reward.save(self.folder / "judge")
+
+        def report(*words):
+            return self.runs(sys.executable, TOP / "python/text_report.py", *words, "--max-new", 8, "--samples", 4)
+        same = report(self.model, self.model, PAIRS, "--train", PAIRS)
+        self.assertRegex(same, r"DPO's own reward +0\.5000 +-0\.6931")  # all ties
+        self.assertIn("chosen 0.0000  rejected 0.0000  chosen fell in 0.0000", same)
+        self.assertEqual(re.findall(r"^  k\d +(-?[\d.]+) \(", same, re.M), ["0.0000"] * 3)
+        moved = report(self.folder / "moved", self.model, PAIRS, "--reward", self.folder / "judge")
+        self.assertRegex(moved, r"DPO's own reward +1\.0000 +-0\.\d+")
+        chosen, rejected = map(float, re.search(r"chosen (\S+)  rejected (\S+)", moved).groups())
+        self.assertGreater(chosen, rejected)
+        self.assertGreater(float(re.search(r"  k3 +(\S+)", moved).group(1)), 0.01)
+        # A fresh head scores everything 0: the best of n is no better, and every pairing is a tie.
+        self.assertRegex(moved, r"(?s) 1 +0\.0000 +0\.0000\n +2 +0\.0000 +0\.1931\n.*wins 0\.5000")
+
+    @unittest.skipUnless(prefopt, "without the Python binding")
     def test_characters_come_whole(self):
         text = " Γειά, 漢字 ça 🙂."  # each character of it over several tokens
         context = prefopt.Context(threads=1)
