@@ -98,7 +98,11 @@ static void fill_train(prefopt_train_options *t, tune_run *r)
     }
     t->clip_norm = o->clip;
     t->weight_decay = o->weight_decay;
+    t->decay_vectors = o->decay_vectors != 0;
+    t->micro_batch = (int64_t)o->micro_batch;
     t->batch = (int64_t)fmin(o->batch, (double)prefopt_dataset_size(r->data));
+    if (o->round_prompts > 0 && o->round_steps == 1) /* a step is on all that a round draws */
+        t->batch = 0;
     t->seed = (uint64_t)o->seed;
     t->progress = tune_run_progress;
     t->progress_payload = r;
@@ -175,17 +179,6 @@ static void make_reward(tune_run *r, const prefopt_train_options *train)
     set_evaluation(r, NULL);
 }
 
-/* Its answers for these rows, computed here with progress. */
-static prefopt_reference *answers_for(const language_model *model, prefopt_dataset *data)
-{
-    prefopt_reference *reference;
-    double *ref_logp = language_values(model, data);
-    CALL(prefopt_dataset_set_column(data, PREFOPT_COLUMN_REF_LOGP, ref_logp));
-    CALL(prefopt_reference_from_dataset(&reference, data));
-    free(ref_logp);
-    return reference;
-}
-
 /* From here on the policy is another one than --model. */
 static void take_start(tune_run *r)
 {
@@ -202,9 +195,8 @@ static void make_dpo(tune_run *r, const prefopt_train_options *train)
     prefopt_reference *reference = NULL, *held_out = NULL;
     fill_dpo(&dpo, r->o);
     if (!without_reference(r->o)) {
-        reference = answers_for(&r->model, r->data);
-        if (r->held_out != NULL)
-            held_out = answers_for(&r->model, r->held_out);
+        reference = tune_run_reference(r, &r->data, "reference.jsonl");
+        held_out = tune_run_reference(r, &r->held_out, "reference_held_out.jsonl");
     }
     take_start(r);
     expect_dpo(r);
@@ -225,14 +217,27 @@ static void fill_sampler(prefopt_sampler_options *s, const tune_options *o)
     s->seed = (uint64_t)o->seed;
 }
 
+static void fill_rounds(prefopt_round_options *t, const tune_options *o)
+{
+    CALL(prefopt_round_options_init(t, sizeof *t));
+    t->prompts = (int64_t)o->round_prompts;
+    t->steps = (int64_t)o->round_steps;
+    t->refresh = (int64_t)o->refresh;
+    t->missing_end_penalty = o->missing_end;
+    t->reward_scale = (int32_t)o->reward_scale;
+    t->reward_clip = o->reward_clip;
+}
+
 static void make_online(tune_run *r, const prefopt_train_options *train)
 {
     const tune_options *o = r->o;
     prefopt_dpo_options dpo;
     prefopt_sampler_options sampler;
     prefopt_ranker_options ranker;
+    prefopt_round_options rounds;
     fill_dpo(&dpo, o);
     fill_sampler(&sampler, o);
+    fill_rounds(&rounds, o);
     CALL(prefopt_ranker_options_init(&ranker, sizeof ranker));
     ranker.rule = (int32_t)o->rule;
     ranker.tie_rule = (int32_t)o->ties;
@@ -244,14 +249,13 @@ static void make_online(tune_run *r, const prefopt_train_options *train)
     prefopt_reference *reference = NULL, *held_out = NULL;
     if (!without_reference(o)) {
         CALL(prefopt_reference_freeze(&reference, r->model.policy));
-        if (r->held_out != NULL)
-            held_out = answers_for(&r->model, r->held_out);
+        held_out = tune_run_reference(r, &r->held_out, "reference_held_out.jsonl");
     }
     take_start(r);
     expect_dpo(r);
     CALL(prefopt_trainer_create_online_dpo(&r->trainer, r->model.policy, reference,
-                                           r->reward.reward, r->data, &dpo, &sampler, &ranker, NULL,
-                                           train));
+                                           r->reward.reward, r->data, &dpo, &sampler, &ranker,
+                                           &rounds, train));
     set_evaluation(r, held_out);
     prefopt_reference_destroy(held_out);
     prefopt_reference_destroy(reference);
@@ -262,6 +266,7 @@ static void make_pg(tune_run *r, const prefopt_train_options *train)
     const tune_options *o = r->o;
     prefopt_pg_options pg;
     prefopt_sampler_options sampler;
+    prefopt_round_options rounds;
     CALL(prefopt_pg_options_init(&pg, sizeof pg));
     pg.baseline = (int32_t)o->baseline;
     pg.kl_placement = (int32_t)o->kl_in;
@@ -270,12 +275,13 @@ static void make_pg(tune_run *r, const prefopt_train_options *train)
     pg.clip_low = o->clip_low;
     pg.clip_high = o->clip_high;
     fill_sampler(&sampler, o);
+    fill_rounds(&rounds, o);
     prefopt_reference *reference;
     CALL(prefopt_reference_freeze(&reference, r->model.policy));
     take_start(r);
     r->first_margin = o->start == NULL;
     CALL(prefopt_trainer_create_policy_gradient(&r->trainer, r->model.policy, reference,
-                                                r->reward.reward, r->data, &pg, &sampler, NULL,
+                                                r->reward.reward, r->data, &pg, &sampler, &rounds,
                                                 train));
     prefopt_reference_destroy(reference);
 }

@@ -135,7 +135,7 @@ static void append(curve *c, double x, double y)
 /* Of many points the means of some neighbours each: a curve that an eye can follow. */
 static void thin(curve *c)
 {
-    enum { MOST = 60 };
+    enum { MOST = 30 };
     int64_t each = (c->n + MOST - 1) / MOST, n = 0;
     if (each < 2)
         return;

@@ -32,12 +32,13 @@ typedef struct tune_options {
         *json, *config;
     double layers, width, heads, ff_width, positions, vocab, tied, init_scale;
     double steps, batch, micro_batch, seed, lr, warmup, schedule, final_fraction, clip,
-        weight_decay;
+        weight_decay, decay_vectors;
     double max_prompt, max_completion, limit, whole_text;
     double eval_fraction, eval_every, patience, min_delta, final;
     double save_every, keep, log_every, threads, memory;
     double beta, variant, label_smoothing, gamma, delta, tau, lambda, divergence;
     double centre, tie_model;
+    double round_prompts, round_steps, refresh, missing_end, reward_scale, reward_clip;
     double samples, max_new, temperature, top_k, top_p;
     double rule, ties, soft_labels, soft_scale, margin_floor;
     double baseline, kl_in, kl_estimator, clip_low, clip_high;

@@ -25,6 +25,50 @@ static void listen(void)
     sigaction(SIGTERM, &action, NULL);
 }
 
+/* ---- the reference */
+
+static int32_t annotated(void *payload, int64_t done, int64_t total)
+{
+    progress_line(payload, done, total);
+    return stop_asked;
+}
+
+prefopt_reference *tune_run_reference(tune_run *r, prefopt_dataset **data, const char *name)
+{
+    prefopt_reference *policy, *answers;
+    prefopt_dataset *known = NULL;
+    if (*data == NULL)
+        return NULL;
+    char *path = language_path(r->o->out, name);
+    if (access(path, F_OK) == 0) {
+        CALL(prefopt_dataset_read_jsonl(&known, r->model.context, path));
+        if (prefopt_dataset_hash(known) == prefopt_dataset_hash(*data)) {
+            prefopt_dataset *fresh = *data;
+            *data = known;
+            known = fresh;
+        }
+        prefopt_dataset_destroy(known);
+    }
+    listen();
+    double start = language_seconds();
+    CALL(prefopt_reference_freeze(&policy, r->model.policy));
+    progress_line("rows, by the reference", 0, 1);
+    int32_t status = prefopt_reference_annotate(policy, *data, annotated, "rows, by the reference");
+    prefopt_reference_destroy(policy);
+    CALL(status);
+    CALL(prefopt_dataset_write_jsonl(*data, path));
+    if (status == PREFOPT_STOPPED) {
+        printf("stopped before the first step; what the reference said is kept: the same command "
+               "goes on from there\n");
+        exit(0);
+    }
+    printf("  reference: log-probabilities of %lld rows in %.2f s\n",
+           (long long)prefopt_dataset_size(*data), language_seconds() - start);
+    CALL(prefopt_reference_from_dataset(&answers, *data));
+    free(path);
+    return answers;
+}
+
 /* ---- what is said */
 
 static void span(char *text, size_t size, double seconds)
@@ -67,9 +111,9 @@ static void say(tune_run *r, const prefopt_progress *p)
     size_t n = (size_t)snprintf(line, sizeof line, "step %lld/%lld", (long long)r->step,
                                 (long long)r->steps),
            size = sizeof line;
-    n = item(line, n, size, "  loss %.4f", p->loss);
+    n = item(line, n, size, "  loss %.4f", r->o->command == TUNE_PG ? NAN : p->loss);
     n = item(line, n, size, "  by token %.4f", by_token(r, p));
-    n = item(line, n, size, "  score %.4f", p->reward);
+    n = item(line, n, size, "  score %.4f", p->score_mean);
     n = item(line, n, size, "  accuracy %.2f", p->accuracy);
     n = item(line, n, size, "  margin %+.4f", p->margin);
     n = item(line, n, size, "  kl %.4f", p->kl);
@@ -104,12 +148,22 @@ static void check_first(const tune_run *r, const prefopt_progress *p)
                what, margin);
 }
 
+/* How often each row (prompt) had its turn. */
+static double epochs(const tune_run *r, const prefopt_progress *p)
+{
+    double rows = (double)r->rows, turns = (double)r->step, each = fmin(r->o->batch, rows);
+    if (r->o->round_prompts > 0)
+        each = fmin(r->o->round_prompts, rows);
+    if ((r->o->command & TUNE_SAMPLED) != 0)
+        turns = (double)p->round + 1;
+    return turns * each / rows;
+}
+
 static void write_metrics(tune_run *r, const prefopt_progress *p)
 {
     metrics *m = r->metrics;
     metrics_begin(m, r->step);
-    metrics_number(m, "epoch",
-                   (double)r->step * fmin(r->o->batch, (double)r->rows) / (double)r->rows);
+    metrics_number(m, "epoch", epochs(r, p));
     metrics_number(m, "loss", p->loss);
     metrics_number(m, "loss_per_token", by_token(r, p));
     metrics_number(m, "grad_norm", p->grad_norm);
@@ -121,7 +175,19 @@ static void write_metrics(tune_run *r, const prefopt_progress *p)
     metrics_number(m, "logps/chosen", p->chosen_logp);
     metrics_number(m, "logps/rejected", p->rejected_logp);
     metrics_number(m, "objective/kl", p->kl);
-    metrics_number(m, "objective/scores", p->reward);
+    if (p->round >= 0) {
+        metrics_whole(m, "round", p->round);
+        metrics_number(m, "objective/scores", p->score_mean);
+        metrics_number(m, "objective/scores_std", p->score_sd);
+        metrics_number(m, "reward", p->reward); /* as learnt from: penalty, scale and clip done */
+        metrics_number(m, "completions/clipped_ratio", 1 - p->ended);
+        metrics_number(m, "policy/clipfrac_avg", p->clip_fraction);
+        metrics_number(m, "seconds/sampling", p->seconds_sampling);
+        metrics_number(m, "seconds/scoring", p->seconds_scoring);
+        metrics_number(m, "seconds/training", p->seconds_training);
+    }
+    if (p->pairs >= 0)
+        metrics_whole(m, "pairs", p->pairs);
     if (p->eval_step == r->step) {
         metrics_number(m, "eval_loss", p->eval_loss);
         if (r->held_out_length > 0)
@@ -196,11 +262,17 @@ static int draw(const tune_run *r)
          NULL,
          {"rewards/margins", "rewards/chosen", "rewards/rejected", "eval_rewards/margins"}},
         {"Log-probability", "nats a completion", NULL, {"logps/chosen", "logps/rejected"}}};
-    static const metrics_panel sampled[] = {
+    static const metrics_panel online[] = {
         {"Reward of the samples", "score", NULL, {"objective/scores"}},
         {"KL to the reference", "nats", NULL, {"objective/kl"}},
         {"Loss", "nats", NULL, {"loss", "eval_loss"}},
         {"Pairs", "nats", NULL, {"rewards/margins", "eval_rewards/margins"}}};
+    static const metrics_panel pg[] = {
+        /* its loss is 0 wherever advantages add up to 0 */
+        {"Reward of the samples", "score", NULL, {"objective/scores"}},
+        {"KL to the reference", "nats", NULL, {"objective/kl"}},
+        {"Completions without end", "share", "[0:1]", {"completions/clipped_ratio"}},
+        {"Gradient", "norm before clipping", NULL, {"grad_norm"}}};
     char title[300];
     const char *name = r->o->out + strlen(r->o->out);
     while (name > r->o->out && (name[-1] != '/' || name[0] == '\0'))
@@ -208,9 +280,12 @@ static int draw(const tune_run *r)
     snprintf(title, sizeof title, "tune %s: %s", r->o->command_name, name);
     char *from = language_path(r->o->out, "metrics.jsonl");
     char *to = language_path(r->o->out, "curves.svg");
-    int failed = r->o->command == TUNE_SFT           ? metrics_picture(from, to, title, sft, 2)
-                 : (r->o->command & TUNE_PAIRS) != 0 ? metrics_picture(from, to, title, pairs, 4)
-                                                     : metrics_picture(from, to, title, sampled, 4);
+    const metrics_panel *panels = pairs;
+    if (r->o->command == TUNE_SFT)
+        panels = sft;
+    else if ((r->o->command & TUNE_SAMPLED) != 0)
+        panels = r->o->command == TUNE_PG ? pg : online;
+    int failed = metrics_picture(from, to, title, panels, panels == sft ? 2 : 4);
     if (failed == 0)
         printf("%s: the curves\n", to);
     free(from);
@@ -241,6 +316,16 @@ static void go_on(tune_run *r)
 
 /* All steps are done, or patience is out: the last evaluation, the checkpoint in OUT, the curves.
  */
+/* Where the time of a sampled run went. */
+static void say_split(const prefopt_progress *p)
+{
+    double all = p->seconds_sampling + p->seconds_scoring + p->seconds_training;
+    if (p->round >= 0 && all > 0)
+        printf("time: sampling %.0f %%, scoring %.0f %%, training %.0f %% of %.1f s\n",
+               100 * p->seconds_sampling / all, 100 * p->seconds_scoring / all,
+               100 * p->seconds_training / all, all);
+}
+
 static int finish(tune_run *r, const prefopt_progress *stopped)
 {
     int early = stopped->stopped_early;
@@ -250,6 +335,7 @@ static int finish(tune_run *r, const prefopt_progress *stopped)
     if (!early && r->begun < r->steps) {
         write_metrics(r, &r->last);
         say(r, &r->last);
+        say_split(&r->last);
     }
     CALL(save(r));
     json_t *end = json_pack("{s:I}", "steps", (json_int_t)r->step);

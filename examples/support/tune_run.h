@@ -29,6 +29,11 @@ typedef struct {
 /* The callback for prefopt_train_options.progress; its payload is the tune_run. */
 int32_t tune_run_progress(void *payload, const prefopt_progress *progress);
 
+/* What --model says of the rows of *data, once and for all: it lies in the run's folder as `name`,
+ * with whose numbers they are, and *data is replaced by what lies there. NULL where *data is. Asked
+ * to stop meanwhile, the program keeps what it has and ends. */
+prefopt_reference *tune_run_reference(tune_run *r, prefopt_dataset **data, const char *name);
+
 /* Goes on from the newest checkpoint in the run's folder, if there is one, takes the steps that are
  * left and writes the tuned checkpoint; where the run is asked to stop it saves. The exit code of
  * the program. */
