@@ -236,9 +236,10 @@ void gap_arm_run(gap_models *m, gap_arm arm, const gap_setting *setting, int n_c
         at = checkpoint[i];
         spent += seconds() - start;
         snprintf(suffix, sizeof suffix, "@%lld", (long long)at);
-        put_exact(m, policy, key, suffix, NULL, out);
-        if (m->world.degree == 0)
-            gap_sampled(out, key, suffix, &m->world, policy, NULL, m->world.held, 16);
+        if (m->world.degree > 0 && i == n_checkpoints - 1)
+            put_exact(m, policy, key, suffix, NULL, out);
+        gap_sampled(out, key, suffix, &m->world, policy, NULL, m->world.held,
+                    m->sizes.held_samples);
     }
     gap_put(out, spent, "%s.seconds", key);
     if (whole)

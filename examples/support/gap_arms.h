@@ -26,8 +26,9 @@ extern const char *const gap_arm_key[N_GAP_ARMS];   /* in results and on the com
 extern const char *const gap_arm_label[N_GAP_ARMS]; /* in tables and pictures */
 
 /* Trains one arm, measuring after each of the n_checkpoints steps (the last is the setting's
- * number) and in full at the end; puts KEY.hit@STEP and so on. whole: with samples, displacement
- * and coverage. ARM_OFFLINE also sets m->offline, which the arms from DPO need. */
+ * number), by samples and at the end exactly; puts KEY.sampled@STEP, KEY.hit@STEP and so on. whole:
+ * with samples, displacement and coverage. ARM_OFFLINE also sets m->offline, which the arms from
+ * DPO need. */
 void gap_arm_run(gap_models *m, gap_arm arm, const gap_setting *setting, int n_checkpoints,
                  const int64_t *checkpoint, int whole, gap_record *out);
 

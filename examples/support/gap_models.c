@@ -229,7 +229,7 @@ void gap_models_create(gap_models *m, gap_kind kind, uint64_t seed, const gap_si
     gap_put_fit(m, m->reward, "reward", out);
     if (m->world.degree > 0) {
         gap_tree_create(&m->held, &m->world, m->world.held, sizes->held_prompts);
-        gap_tree_create(&m->train, &m->world, m->world.train, sizes->held_prompts);
+        gap_tree_create(&m->train, &m->world, m->world.train, (sizes->held_prompts + 1) / 2);
         gap_tree_set_reference(&m->held, m->sft);
         gap_tree_set_reference(&m->train, m->sft);
     }

@@ -26,7 +26,7 @@ void gap_sizes_init(gap_sizes *sizes, gap_kind kind);
 typedef struct {
     gap_world world;
     gap_sizes sizes;
-    gap_tree held, train; /* held-out prompts, as many of the training prompts; walks alone */
+    gap_tree held, train; /* held-out prompts, half as many training ones; walks alone */
     prefopt_policy *sft;
     prefopt_reference *reference; /* sft */
     prefopt_reward *reward;

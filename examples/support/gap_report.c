@@ -322,9 +322,7 @@ static double grid_mean(const gap_results *grid, int arm, double rate, double be
         const gap_record *r = &grid->records[i];
         if (gap_get(r, "grid.rate") != rate || gap_get(r, "grid.beta") != beta)
             continue;
-        double x = gap_get(r, "%s.hit@%lld", gap_arm_key[arm], (long long)steps);
-        if (isnan(x))
-            x = gap_get(r, "%s.sampled@%lld", gap_arm_key[arm], (long long)steps);
+        double x = gap_get(r, "%s.sampled@%lld", gap_arm_key[arm], (long long)steps);
         if (!isnan(x)) {
             sum += x;
             ++*n;

@@ -95,11 +95,11 @@ class Gap(unittest.TestCase):
         run("--brief", *arms, "--grid", "--results", str(grid))
         records = [json.loads(line) for line in grid.read_text().splitlines()]
         self.assertEqual(len(records), 9)
-        best = max((r[f"offline.hit@{n}"], r["grid.rate"], r["grid.beta"], n)
-                   for r in records for n in (2, 4, 6))
+        best = max((r[f"offline.sampled@{n}"], -i, n)
+                   for i, r in enumerate(records) for n in (2, 4, 6))
         self.brief(*arms, "--tuned", str(grid))
         tuned = next(r for r in self.lines() if " tuned " in r["job"])
-        self.assertIn(f"offline.hit@{best[3]}", tuned)
+        self.assertIn(f"offline.hit@{best[2]}", tuned)
 
     def test_refusals(self):
         self.assertIn("--arms", run("--world", "walk", "--arms", "online", status=2).stderr)
