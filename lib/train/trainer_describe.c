@@ -386,6 +386,8 @@ int32_t pf_dataset_hash(prefopt_context *context, const prefopt_dataset *data, u
     h = hash_column(h, c.logp, in.n);
     h = hash_column(h, c.sampler_logp, in.n);
     h = hash_column(h, c.score, in.n);
-    *hash = hash_column(h, c.ref_logp, in.n);
+    h = hash_column(h, c.ref_logp, in.n);
+    *hash = pf_content_hash(context, h, c.ref_key,
+                            c.n_rows > 0 ? c.n_rows * (int64_t)sizeof *c.ref_key : 0);
     return PREFOPT_OK;
 }
