@@ -6,8 +6,8 @@
 
 typedef struct plot plot;
 
-/* Several panels side by side, four of them two by two. NULL (with one line on stderr) when gnuplot cannot be started: every
- * call below takes NULL, so that a program runs on without its picture. */
+/* Several panels side by side, four of them two by two. NULL (with one line on stderr) when gnuplot
+ * cannot be started: every call below takes NULL, so that a program runs on without its picture. */
 plot *plot_open(const char *path, int n_panels, const char *title);
 /* Starts the next panel. range texts are gnuplot's, e.g. "[0:1]"; NULL: automatic. */
 void plot_panel(plot *p, const char *title, const char *x_label, const char *y_label,
