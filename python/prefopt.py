@@ -110,11 +110,14 @@ prefopt_progress: u32 struct_size, u32 reserved, i64 step, i64 n_steps, f64 loss
     i64 best_step, i32 stopped_early, u32 reserved2, i64 round, i64 pairs, i64 ties, i64
     duplicates, f64 ended, f64 score_mean, f64 score_sd, f64 clip_fraction, f64 seconds_sampling,
     f64 seconds_scoring, f64 seconds_training
+prefopt_collective: u32 struct_size, u32 reserved, i64 rank, i64 size, ptr payload, ptr sum_f32,
+    ptr sum_f64, ptr broadcast
 prefopt_train_options: u32 struct_size, i32 optimiser, i32 schedule, i32 decay_vectors, f64
     learning_rate, f64 final_fraction, i64 warmup_steps, i64 schedule_steps, f64 beta1, f64
     beta2, f64 epsilon, f64 momentum, f64 weight_decay, f64 clip_norm, i64 batch, u64 seed, f64
     ridge, f64 score_ridge, f64 tolerance, i64 max_iterations, ptr progress, ptr
-    progress_payload, i64 progress_every, i64 micro_batch
+    progress_payload, i64 progress_every, i64 micro_batch, ptr
+    collective
 prefopt_evaluation_options: u32 struct_size, i32 keep_best, i64 every, i64 patience, f64 min_delta
 prefopt_save_options: u32 struct_size, i32 keep_best, i64 keep
 prefopt_round_options: u32 struct_size, i32 reward_scale, i64 prompts, i64 steps, i64 refresh, f64

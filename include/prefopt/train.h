@@ -91,6 +91,32 @@ typedef struct prefopt_progress {
  * then returns PREFOPT_STOPPED, with everything in the state after `step` steps. */
 typedef int32_t (*prefopt_progress_fn)(void *payload, const prefopt_progress *progress);
 
+/* Ranks: `size` processes (or threads), on one machine or several, that train one model together.
+ * Each makes the same models and the same trainer of the same data, with the same options, and
+ * calls run with the same n_steps. A step's batch is cut into `size` runs of rows as equal as can
+ * be (some may be empty); each rank evaluates its own, in parts where the model keeps less, and
+ * gradients and statistics are summed by weight: the step of one process with the whole batch, but
+ * for rounding. Objectives that sample draw and score a round's prompts in the same manner, each
+ * rank its part, and hand the samples to all: they are those of one process. All ranks take the
+ * step, and so have the same parameters, bit for bit (on processors of
+ * one kind), from the first run on, which begins with rank 0's. A rank that fails makes all ranks
+ * fail with its code and a text that names it, and none takes the step; a rank whose callback stops
+ * stops all.
+ *
+ * The callbacks are called on the thread that called run, by all ranks in the same order, and
+ * return when their result is there; anything but PREFOPT_OK becomes CALLBACK. prefopt/mpi.h makes
+ * them from an MPI communicator. */
+typedef struct prefopt_collective {
+    uint32_t struct_size, reserved;
+    int64_t rank, size; /* 0 <= rank < size; with size 1 nothing is called */
+    void *payload;
+    /* values[i] becomes the sum of the ranks' values[i], the same bits on every rank. */
+    int32_t (*sum_f32)(void *payload, float *values, int64_t n);
+    int32_t (*sum_f64)(void *payload, double *values, int64_t n);
+    /* bytes become those of rank `root`. */
+    int32_t (*broadcast)(void *payload, void *bytes, int64_t n_bytes, int64_t root);
+} prefopt_collective;
+
 /* What has no use where it stands (momentum with ADAMW, tolerance without a fit, score_ridge where
  * there are no scores of pairs or rankings) is ARGUMENT. */
 typedef struct prefopt_train_options {
@@ -129,6 +155,10 @@ typedef struct prefopt_train_options {
                             parts of so many and takes their weighted mean, the same step but for
                             rounding; default 0: as many as the model keeps. Where the loss is no
                             mean over rows (AOT, score_ridge): ARGUMENT */
+    const prefopt_collective *collective; /* copied; NULL (default): this process alone. Not with
+                                             losses that are no means over rows (AOT, score_ridge:
+                                             UNSUPPORTED); run alone: loss is each rank's own, of
+                                             the whole data, and so are evaluations */
 } prefopt_train_options;
 
 /* Fills options with the defaults. Errors: ARGUMENT (NULL), VERSION. Thread-safe. Since 0.1. */
@@ -258,8 +288,8 @@ PREFOPT_API void prefopt_trainer_destroy(prefopt_trainer *trainer);
  * Errors: ARGUMENT (also a sequence that the model does not know: its row is named), NUMERIC (loss
  * or gradient is not finite, or a parameter would not be after the step: step and row are named,
  * parameters and the optimiser's state are those before the step; or a held-out row's loss is not:
- * the step before is taken then), CALLBACK, MEMORY, VERSION.
- * Since 0.1. */
+ * the step before is taken then), STATE (the ranks of a collective differ: says in what), CALLBACK,
+ * MEMORY, VERSION. Since 0.1. */
 PREFOPT_API int32_t prefopt_trainer_run(prefopt_trainer *trainer, int64_t n_steps,
                                         prefopt_progress *last);
 
@@ -327,9 +357,9 @@ PREFOPT_API int32_t prefopt_trainer_restore_best(prefopt_trainer *trainer);
  * connected. Linear: differences of features must not be separable (Albert and Anderson 1984), up
  * to 1e-9 of their length. Otherwise UNBOUNDED names the sequences and the ways out.
  *
- * Errors: UNBOUNDED; UNSUPPORTED (sampled objectives, float parameters, built without liblbfgs);
- * NUMERIC (also when the tolerance cannot be reached: the parameters are then the best found);
- * ARGUMENT, CALLBACK, MEMORY, VERSION. Since 0.1. */
+ * Errors: UNBOUNDED; UNSUPPORTED (sampled objectives, float parameters, several ranks, built
+ * without liblbfgs); NUMERIC (also when the tolerance cannot be reached: the parameters are then
+ * the best found); ARGUMENT, CALLBACK, MEMORY, VERSION. Since 0.1. */
 PREFOPT_API int32_t prefopt_trainer_fit(prefopt_trainer *trainer, prefopt_progress *result);
 
 /* Loss of the whole data at the parameters now, ridges included. Errors: as run, UNSUPPORTED for

@@ -62,20 +62,26 @@ int64_t pf_greedy_token(int64_t vocab, const double *logp);
 /* The sum of exp(logp): 1 for a distribution, NaN where an entry is NaN or +inf. */
 double pf_total_mass(int64_t vocab, const double *logp);
 
+/* ---- the sampler: prefopt_sample of rows first .. first + n - 1, which keep their numbers and so
+ * their draws (sampler.c) */
+int32_t pf_sample_rows(prefopt_dataset **out, prefopt_policy *policy,
+                       const prefopt_dataset *prompts, const prefopt_sampler_options *options,
+                       int64_t first, int64_t n);
+
 /* ---- the two ways of the sampler
  *
- * Each draws options->n completions of each prompt row into `samples`, an empty dataset; on failure
- * that holds anything. The options are checked, the policy has a space. */
+ * Each draws options->n completions of each of those prompt rows into `samples`, an empty dataset;
+ * on failure that holds anything. The options are checked, the policy has a space. */
 
 /* Token by token (sampler_batch.c); the policy has next_logprobs. */
 int32_t pf_sample_batch(prefopt_dataset *samples, prefopt_context *context,
                         const prefopt_policy *policy, const prefopt_dataset *prompts,
-                        const prefopt_sampler_options *options);
+                        const prefopt_sampler_options *options, int64_t first, int64_t n);
 
 /* Distinct ones, from the enumerated space (sampler_distinct.c). */
 int32_t pf_sample_distinct(prefopt_dataset *samples, prefopt_context *context,
                            prefopt_policy *policy, const prefopt_dataset *prompts,
-                           const prefopt_sampler_options *options);
+                           const prefopt_sampler_options *options, int64_t first, int64_t n);
 
 /* ---- pair rules (pair_rules.c) */
 

@@ -118,6 +118,13 @@ int32_t prefopt_sample(prefopt_dataset **out, prefopt_policy *policy,
     PF_REQUIRE(out);
     PF_REQUIRE(policy);
     PF_REQUIRE(prompts);
+    return pf_sample_rows(out, policy, prompts, options, 0, prefopt_dataset_size(prompts));
+}
+
+int32_t pf_sample_rows(prefopt_dataset **out, prefopt_policy *policy,
+                       const prefopt_dataset *prompts, const prefopt_sampler_options *options,
+                       int64_t first, int64_t n)
+{
     prefopt_sampler_options own = defaults;
     if (options != NULL)
         PF_TRY(pf_struct_read(&own, sizeof own, V1_SIZE, options, "prefopt_sampler_options"));
@@ -132,9 +139,10 @@ int32_t prefopt_sample(prefopt_dataset **out, prefopt_policy *policy,
     PF_TRY(check_stop_tokens(&own, policy->space.vocab));
     prefopt_dataset *samples;
     PF_TRY(prefopt_dataset_create(&samples, prompts->context));
-    int32_t status = own.without_replacement
-                         ? pf_sample_distinct(samples, policy->context, policy, prompts, &own)
-                         : pf_sample_batch(samples, policy->context, policy, prompts, &own);
+    int32_t status =
+        own.without_replacement
+            ? pf_sample_distinct(samples, policy->context, policy, prompts, &own, first, n)
+            : pf_sample_batch(samples, policy->context, policy, prompts, &own, first, n);
     if (status != PREFOPT_OK) {
         prefopt_dataset_destroy(samples);
         return status;

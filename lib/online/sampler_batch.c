@@ -247,9 +247,10 @@ static int32_t choose_source(pf_sampler *s)
 
 int32_t pf_sample_batch(prefopt_dataset *samples, prefopt_context *context,
                         const prefopt_policy *policy, const prefopt_dataset *prompts,
-                        const prefopt_sampler_options *options)
+                        const prefopt_sampler_options *options, int64_t first, int64_t n)
 {
     pf_sampler s = {
+        .first_row = first,
         .context = context,
         .policy = policy,
         .prompts = prompts,
@@ -259,10 +260,9 @@ int32_t pf_sample_batch(prefopt_dataset *samples, prefopt_context *context,
         .limit = policy->space.horizon};
     if (options->max_tokens > 0 && options->max_tokens < s.limit)
         s.limit = options->max_tokens;
-    int64_t n_rows = prefopt_dataset_size(prompts);
     int32_t status = choose_source(&s);
-    for (; s.first_row < n_rows && status == PREFOPT_OK; s.first_row += s.n_rows) {
-        s.source->plan(&s, n_rows - s.first_row);
+    for (; s.first_row < first + n && status == PREFOPT_OK; s.first_row += s.n_rows) {
+        s.source->plan(&s, first + n - s.first_row);
         status = sample_wave(&s, samples);
     }
     release(&s);

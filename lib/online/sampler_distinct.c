@@ -112,9 +112,9 @@ static int64_t rows_at_once(const prefopt_context *context, const prefopt_space 
 
 int32_t pf_sample_distinct(prefopt_dataset *samples, prefopt_context *context,
                            prefopt_policy *policy, const prefopt_dataset *prompts,
-                           const prefopt_sampler_options *options)
+                           const prefopt_sampler_options *options, int64_t first, int64_t n_rows)
 {
-    int64_t count, n = options->n, n_rows = prefopt_dataset_size(prompts);
+    int64_t count, n = options->n;
     PF_TRY(prefopt_space_count(&policy->space, &count));
     if (n > count)
         return pf_fail(PREFOPT_ERR_ARGUMENT,
@@ -134,9 +134,10 @@ int32_t pf_sample_distinct(prefopt_dataset *samples, prefopt_context *context,
         (r.offsets = pf_alloc(context, n + 1, sizeof *r.offsets)) == NULL)
         status = PREFOPT_ERR_MEMORY;
     int64_t most = rows_at_once(context, &policy->space, count);
-    for (int64_t first = 0; first < n_rows && status == PREFOPT_OK; first += most) {
-        int64_t left = n_rows - first;
-        status = draw_rows(&r, policy, prompts, options, first, left < most ? left : most, samples);
+    for (int64_t done = 0; done < n_rows && status == PREFOPT_OK; done += most) {
+        int64_t left = n_rows - done;
+        status = draw_rows(&r, policy, prompts, options, first + done, left < most ? left : most,
+                           samples);
     }
     pf_free(context, r.key);
     pf_free(context, r.order);

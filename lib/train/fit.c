@@ -216,6 +216,11 @@ int32_t prefopt_trainer_fit(prefopt_trainer *trainer, prefopt_progress *result)
                        "%s: its data are sampled at each step, so that no "
                        "exact fit exists; expected prefopt_trainer_run",
                        name);
+    if (trainer->ranks.calls.size > 1)
+        return pf_fail(PREFOPT_ERR_UNSUPPORTED,
+                       "%s: collective has %lld ranks, but a fit is one process's; expected "
+                       "prefopt_trainer_run",
+                       name, (long long)trainer->ranks.calls.size);
     if (trainer->optimiser.slots[0].dtype != PREFOPT_F64)
         return pf_fail(PREFOPT_ERR_UNSUPPORTED,
                        "%s: a fit needs parameters in double precision, these are float; expected "

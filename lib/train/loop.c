@@ -19,7 +19,7 @@ static int32_t optimise(prefopt_trainer *trainer, prefopt_progress *stats)
     stats->grad_norm = pf_optimiser_grad_norm(&trainer->optimiser);
     stats->learning_rate = pf_learning_rate(o, trainer->step);
     if (!isfinite(stats->grad_norm))
-        return pf_trainer_name_gradient(trainer, stats->grad_norm);
+        return pf_ranks_blame(trainer, stats->grad_norm);
     double scale = 1;
     if (o->clip_norm > 0 && stats->grad_norm > o->clip_norm)
         scale = o->clip_norm / stats->grad_norm;
@@ -33,7 +33,7 @@ static int32_t optimise(prefopt_trainer *trainer, prefopt_progress *stats)
 static int32_t take_step(prefopt_trainer *trainer, prefopt_progress *stats)
 {
     if (trainer->objective->begin != NULL)
-        PF_TRY(trainer->objective->begin(trainer));
+        PF_TRY(pf_ranks_agree(trainer, trainer->objective->begin(trainer)));
     else
         pf_batches_take(&trainer->batches, trainer->step, &trainer->batch);
     PF_TRY(pf_trainer_evaluate(trainer, true, stats));
@@ -96,7 +96,8 @@ static void describe(run_state *run)
     pf_evaluation_tell(run->trainer, stats);
 }
 
-/* Evaluates where that is due and calls the callback: STOPPED when that or patience says so. */
+/* Evaluates where that is due and calls the callback: STOPPED when that or patience says so, on any
+ * rank. */
 static int32_t look(run_state *run)
 {
     const prefopt_train_options *o = &run->trainer->options;
@@ -104,12 +105,13 @@ static int32_t look(run_state *run)
     bool evaluates = pf_evaluation_due(run->trainer, run->n_steps == 0);
     int32_t status = evaluates ? pf_evaluation_take(run->trainer) : PREFOPT_OK;
     describe(run);
-    if (status != PREFOPT_OK)
-        return failed(run, status, true);
     bool due = evaluates || (run->done > 0 && (run->done % o->progress_every == 0 || last));
-    if (o->progress != NULL && due && o->progress(o->progress_payload, &run->stats) != 0)
-        return PREFOPT_STOPPED;
-    return pf_evaluation_ended(run->trainer) ? PREFOPT_STOPPED : PREFOPT_OK;
+    if (status == PREFOPT_OK && o->progress != NULL && due &&
+        o->progress(o->progress_payload, &run->stats) != 0)
+        status = PREFOPT_STOPPED;
+    if (status == PREFOPT_OK && pf_evaluation_ended(run->trainer))
+        status = PREFOPT_STOPPED;
+    return failed(run, pf_ranks_agree(run->trainer, status), true);
 }
 
 static int32_t steps(run_state *run)
@@ -121,7 +123,8 @@ static int32_t steps(run_state *run)
         run->in_steps += pf_now() - begun;
         if (status != PREFOPT_OK) {
             describe(run);
-            return failed(run, status, false); /* STOPPED: a callback of the model's */
+            /* STOPPED: a callback of the model's. */
+            return failed(run, pf_ranks_agree(run->trainer, status), false);
         }
         run->done++;
         status = look(run);
@@ -140,7 +143,11 @@ int32_t prefopt_trainer_run(prefopt_trainer *trainer, int64_t n_steps, prefopt_p
     trainer->seconds_sampling = trainer->seconds_scoring = 0;
     run_state run = {.trainer = trainer, .n_steps = n_steps, .start = pf_now()};
     pf_progress_clear(&run.stats);
-    int32_t status = steps(&run);
+    int32_t status = pf_ranks_begin(trainer, n_steps);
+    if (status < 0)
+        return pf_fail_in(status, "%s", trainer->objective->name);
+    if (status == PREFOPT_OK)
+        status = steps(&run);
     if (status >= 0 && last != NULL)
         pf_struct_write(last, &run.stats, sizeof run.stats);
     return status;

@@ -4,8 +4,6 @@
  * A part is a run of whole rows whose distinct sequences the model keeps (a row that is too large
  * is a part of its own). Batch losses are means over rows by weight, so that a part's loss and
  * gradient times its share of the batch's weight add up to the batch's. */
-#include <math.h>
-
 #include "train/pf_train.h"
 
 int32_t pf_parts_init(pf_parts *parts, prefopt_context *context, const pf_rows *rows,
@@ -64,57 +62,34 @@ static void take_part(prefopt_trainer *trainer, const pf_batch *whole, int64_t f
         cut(batch, trainer->rows, pf_trained_keeps(&trainer->model, &batch->sequences));
 }
 
-static double weight_of(const prefopt_trainer *trainer, const pf_batch *batch)
+double pf_batch_weight(const pf_rows *rows, const pf_batch *batch)
 {
     double sum = 0;
     for (int64_t k = 0; k < batch->n; k++)
-        sum += trainer->rows->weight[pf_batch_row(batch, k)];
+        sum += rows->weight[pf_batch_row(batch, k)];
     return sum;
-}
-
-/* NaN: the objective (or the part) has no such number. */
-static void add(double *sum, double weight, double value)
-{
-    if (!isnan(value) && weight > 0)
-        *sum = (isnan(*sum) ? 0 : *sum) + weight * value;
 }
 
 static int32_t evaluate_parts(prefopt_trainer *trainer, const pf_batch *whole,
                               prefopt_progress *stats)
 {
-    double total = weight_of(trainer, whole), counted = 0, extra_grad = 0;
+    double total = pf_batch_weight(trainer->rows, whole), share = trainer->share;
     int64_t most = whole->n;
-    stats->loss = 0;
+    pf_tally tally = {.counted = 0};
     for (int64_t first = 0; first < whole->n; first += trainer->batch.n) {
         prefopt_progress part;
         pf_progress_clear(&part);
         take_part(trainer, whole, first, most);
         trainer->extra_grad = 0;
-        trainer->counted = weight_of(trainer, &trainer->batch);
-        trainer->share = total > 0 ? trainer->counted / total : 0;
+        trainer->counted = pf_batch_weight(trainer->rows, &trainer->batch);
+        double of_batch = total > 0 ? trainer->counted / total : 0;
+        trainer->share = share * of_batch;
         PF_TRY(trainer->objective->evaluate(trainer, true, &part));
-        add(&stats->loss, trainer->share, part.loss);
-        add(&stats->kl, trainer->share, part.kl);
-        add(&stats->reward, trainer->share, part.reward);
-        add(&stats->clip_fraction, trainer->share, part.clip_fraction);
-        add(&stats->accuracy, trainer->counted, part.accuracy);
-        add(&stats->margin, trainer->counted, part.margin);
-        add(&stats->chosen_score, trainer->counted, part.chosen_score);
-        add(&stats->rejected_score, trainer->counted, part.rejected_score);
-        add(&stats->chosen_logp, trainer->counted, part.chosen_logp);
-        add(&stats->rejected_logp, trainer->counted, part.rejected_logp);
-        counted += trainer->counted;
-        extra_grad += trainer->share * trainer->extra_grad;
+        pf_tally_add(&tally, trainer, of_batch, &part);
         /* The next part is probably as large; a look at all that is left would be quadratic. */
         most = 2 * trainer->batch.n + 2;
     }
-    stats->accuracy /= counted;
-    stats->margin /= counted;
-    stats->chosen_score /= counted;
-    stats->rejected_score /= counted;
-    stats->chosen_logp /= counted;
-    stats->rejected_logp /= counted;
-    trainer->extra_grad = extra_grad;
+    pf_tally_write(&tally, trainer, stats);
     return PREFOPT_OK;
 }
 
@@ -123,11 +98,14 @@ int32_t pf_parts_evaluate(prefopt_trainer *trainer, prefopt_progress *stats)
     pf_batch whole = trainer->batch;
     int64_t most = trainer->options.micro_batch;
     bool fits = most == 0 || whole.n <= most;
+    double share = trainer->share;
+    if (trainer->rows != NULL)
+        trainer->counted = pf_batch_weight(trainer->rows, &whole);
     if (trainer->parts.rows == NULL || whole.sequences.n == 0 ||
         (fits && pf_trained_keeps(&trainer->model, &whole.sequences) >= whole.sequences.n))
         return trainer->objective->evaluate(trainer, true, stats);
     int32_t status = evaluate_parts(trainer, &whole, stats);
     trainer->batch = whole;
-    trainer->share = 1;
+    trainer->share = share;
     return status;
 }

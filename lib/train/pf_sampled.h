@@ -80,9 +80,15 @@ int32_t pf_sampled_room(prefopt_context *context, double **array, int64_t *capac
 /* ---- a round's scores and rewards (round_rewards.c) */
 
 /* Scores of all samples into their score column; equal sequences are scored once. Failures name the
- * row of the prompts, whose numbers are those of `prompts`. */
-int32_t pf_sampled_score(const pf_sampled *sampled, const pf_batch *prompts,
+ * row of the prompts, whose numbers are those of `prompts`, from `first` on. */
+int32_t pf_sampled_score(const pf_sampled *sampled, const pf_batch *prompts, int64_t first,
                          prefopt_dataset *samples);
+
+/* ---- on several ranks (rank_samples.c): *samples, of this rank's part of the prompts, n a row and
+ * with scores, become those of all; they are taken where status is PREFOPT_OK. On failure of one
+ * rank all fail, and there are none. */
+int32_t pf_ranks_gather(prefopt_trainer *trainer, int32_t status, const prefopt_dataset *prompts,
+                        int64_t n, prefopt_dataset **samples);
 /* From the score column the round's facts and its rewards, which replace the scores: penalty,
  * scale, clip. *after: the moments of `before` with the round's. */
 int32_t pf_sampled_rewards(const pf_sampled *sampled, const pf_moments *before,

@@ -72,6 +72,9 @@ void pf_describe_ranker(pf_describe *to, const prefopt_ranker_options *options);
 /* All that describes the trainer; to->fields is the caller's, also after a failure. */
 int32_t pf_trainer_describe(const prefopt_trainer *trainer, pf_describe *to);
 void pf_describe_clear(pf_describe *describe);
+/* STATE that names the first field of another value in `fields` (json_t), and both values; where:
+ * whose those are. Only where there is JSON. (trainer_restore.c) */
+int32_t pf_describe_compare(const char *where, void *fields, const pf_describe *own);
 
 /* Hash of the rows that training sees; of the prompts of a dataset. (trainer_describe.c) */
 uint64_t pf_rows_hash(const pf_rows *rows);

@@ -200,6 +200,60 @@ int32_t pf_parts_init(pf_parts *parts, prefopt_context *context, const pf_rows *
 void pf_parts_clear(pf_parts *parts);
 /* The objective's evaluate with gradient, part by part where the model does not keep the batch. */
 int32_t pf_parts_evaluate(prefopt_trainer *trainer, prefopt_progress *stats);
+double pf_batch_weight(const pf_rows *rows, const pf_batch *batch);
+
+/* ---- statistics of parts into those of the whole batch (tally.c): doubles, which ranks can sum */
+enum { PF_TALLY_FIELDS = 10 };
+
+typedef struct pf_tally {
+    double sum[PF_TALLY_FIELDS];
+    double parts[PF_TALLY_FIELDS]; /* that have the number */
+    double counted, extra_grad;
+} pf_tally;
+
+/* A part with `share` of the batch's weight, and trainer->counted and extra_grad as it left them.
+ */
+void pf_tally_add(pf_tally *tally, const prefopt_trainer *trainer, double share,
+                  const prefopt_progress *part);
+void pf_tally_write(const pf_tally *tally, prefopt_trainer *trainer, prefopt_progress *stats);
+
+/* ---- ranks that train one model together (collective.c) */
+typedef struct pf_ranks {
+    prefopt_collective calls; /* size 1: this process alone, and none is called */
+    double *numbers;          /* what is summed at once: a status of each rank, a tally */
+    pf_gather gather;         /* the rows of this rank's part of a batch */
+    int64_t *rows;
+    bool shared; /* the parameters are rank 0's */
+    bool agreed; /* all ranks have the same failure */
+} pf_ranks;
+
+int32_t pf_ranks_read(pf_ranks *ranks, const prefopt_collective *callers);
+/* UNSUPPORTED where a step cannot be shared. */
+int32_t pf_ranks_init(prefopt_trainer *trainer);
+void pf_ranks_clear(pf_ranks *ranks, prefopt_context *context);
+/* Room for this rank's part of a batch of the trainer's rows. */
+int32_t pf_ranks_lay_out(prefopt_trainer *trainer);
+void pf_ranks_clear_rows(pf_ranks *ranks);
+/* Before the steps of a run: what must be the same is; the first time all take rank 0's parameters.
+ */
+int32_t pf_ranks_begin(prefopt_trainer *trainer, int64_t n_steps);
+/* pf_trainer_gradient of the whole batch, each rank its part. A failure on one rank is one on all.
+ */
+int32_t pf_ranks_gradient(prefopt_trainer *trainer, prefopt_progress *stats);
+/* The norm of the gradient is not finite: pf_trainer_name_gradient, by a rank whose part is not. */
+int32_t pf_ranks_blame(prefopt_trainer *trainer, double norm);
+/* ---- for the files of the ranks (collective.c, rank_terms.c, rank_samples.c) */
+bool pf_ranks_alone(const prefopt_trainer *trainer);
+/* Of n rows in order, those of one rank. */
+void pf_ranks_part(const pf_ranks *ranks, int64_t rank, int64_t n, int64_t *first, int64_t *count);
+/* The collective's callbacks; CALLBACK when they fail. */
+int32_t pf_ranks_sum(prefopt_trainer *trainer, double *values, int64_t n);
+int32_t pf_ranks_broadcast(prefopt_trainer *trainer, void *bytes, int64_t n, int64_t root);
+/* Statuses, and tallies (NULL: none), which become their sum. */
+int32_t pf_ranks_exchange(prefopt_trainer *trainer, int32_t status, pf_tally *tally);
+
+/* The status of all: the first rank's failure, else STOPPED where one stops, else OK. */
+int32_t pf_ranks_agree(prefopt_trainer *trainer, int32_t status);
 
 /* ---- the trainer (trainer.c, loop.c, fit.c) */
 
@@ -261,8 +315,9 @@ struct prefopt_trainer {
     bool no_step;
     bool coupled; /* the loss is no mean over rows: evaluated whole, however large */
     pf_parts parts;
+    pf_ranks ranks;
     double share;   /* of the batch's weight that the part at hand has: 1 when it is the batch */
-    double counted; /* the weight that its accuracy and margin are means over */
+    double counted; /* the weight that its accuracy, margin and scores are means over */
     int64_t step;   /* taken since the trainer was made, or the run began that it goes on with */
     uint64_t data_hash;
     struct pf_evaluation *evaluation; /* NULL: none */
@@ -301,7 +356,10 @@ int32_t pf_trainer_name_scores(prefopt_trainer *trainer, int32_t status);
 int32_t pf_trainer_name_gradient(prefopt_trainer *trainer, double norm);
 /* Takes trainer->grad_score, times trainer->share, back to the parameters. */
 int32_t pf_trainer_backward(prefopt_trainer *trainer);
-/* evaluate, and the ridge on the parameters. Gradients are cleared first. */
+/* Clears the gradient; clears it and adds that of the batch, times trainer->share. */
+int32_t pf_trainer_begin_gradient(prefopt_trainer *trainer);
+int32_t pf_trainer_gradient(prefopt_trainer *trainer, prefopt_progress *stats);
+/* evaluate, over all ranks, and the ridge on the parameters. Gradients are cleared first. */
 int32_t pf_trainer_evaluate(prefopt_trainer *trainer, bool with_grad, prefopt_progress *stats);
 void pf_progress_clear(prefopt_progress *progress);
 void pf_round_facts_clear(pf_round_facts *facts);

@@ -21,13 +21,19 @@ double pf_moments_sd(const pf_moments *m)
 
 /* ---- scores */
 
-static int64_t prompt_row(const pf_batch *prompts, const pf_sampled *s, int64_t sample)
+/* Samples are of the prompts from `first` on. */
+typedef struct {
+    const pf_batch *prompts;
+    int64_t first;
+} prompt_range;
+
+static int64_t prompt_row(const prompt_range *of, const pf_sampled *s, int64_t sample)
 {
-    return pf_batch_row(prompts, sample / s->sampler.n);
+    return pf_batch_row(of->prompts, of->first + sample / s->sampler.n);
 }
 
 /* Sequence by sequence, to name the row. */
-static int32_t name_bad_sample(const pf_sampled *s, const pf_batch *prompts,
+static int32_t name_bad_sample(const pf_sampled *s, const prompt_range *prompts,
                                const prefopt_sequences *in, int32_t status)
 {
     for (int64_t i = 0; i < in->n; i++) {
@@ -43,7 +49,7 @@ static int32_t name_bad_sample(const pf_sampled *s, const pf_batch *prompts,
 }
 
 /* score: in->n; index: in->n places among the distinct ones; of_distinct: as many. */
-static int32_t score_distinct(const pf_sampled *s, const pf_batch *prompts,
+static int32_t score_distinct(const pf_sampled *s, const prompt_range *prompts,
                               const prefopt_sequences *in, const prefopt_sequences *distinct,
                               const int64_t *index, double *of_distinct, double *score)
 {
@@ -62,8 +68,10 @@ static int32_t score_distinct(const pf_sampled *s, const pf_batch *prompts,
     return PREFOPT_OK;
 }
 
-int32_t pf_sampled_score(const pf_sampled *s, const pf_batch *prompts, prefopt_dataset *samples)
+int32_t pf_sampled_score(const pf_sampled *s, const pf_batch *prompts, int64_t first,
+                         prefopt_dataset *samples)
 {
+    const prompt_range of = {prompts, first};
     prefopt_context *context = s->draws.context;
     prefopt_sequences in = {.struct_size = sizeof in};
     PF_TRY(prefopt_dataset_sequences(samples, &in));
@@ -75,8 +83,7 @@ int32_t pf_sampled_score(const pf_sampled *s, const pf_batch *prompts, prefopt_d
     if (index != NULL && score != NULL && of_distinct != NULL)
         status = pf_sequence_map_create(&map, context, &in, PF_MAP_SEQUENCES, index);
     if (status == PREFOPT_OK)
-        status =
-            score_distinct(s, prompts, &in, pf_sequence_map_view(map), index, of_distinct, score);
+        status = score_distinct(s, &of, &in, pf_sequence_map_view(map), index, of_distinct, score);
     if (status == PREFOPT_OK)
         status = prefopt_dataset_set_column(samples, PREFOPT_COLUMN_SCORE, score);
     pf_sequence_map_destroy(map);

@@ -6,6 +6,7 @@
  * depends on the policy as it is. */
 #include <math.h>
 
+#include "online/pf_online.h"
 #include "train/pf_sampled.h"
 
 void pf_sampled_forget(prefopt_trainer *trainer)
@@ -19,27 +20,41 @@ void pf_sampled_forget(prefopt_trainer *trainer)
     s->at = (pf_round){.number = -1};
 }
 
-/* Samples of the prompts, their scores in the score column. */
-static int32_t draw(prefopt_trainer *trainer, const pf_sampled *s, const pf_batch *prompts,
-                    int64_t number, prefopt_dataset **samples)
+/* Samples of a rank's part of the prompts, their scores in the score column. */
+static int32_t draw_part(prefopt_trainer *trainer, const pf_sampled *s, const pf_batch *prompts,
+                         const prefopt_dataset *chosen, int64_t number, prefopt_dataset **samples)
 {
     double start = pf_now();
+    const pf_ranks *ranks = &trainer->ranks;
     prefopt_sampler_options options = s->sampler;
     options.round += (uint64_t)number;
-    prefopt_dataset *chosen = s->prompts;
-    if (prompts->rows != NULL)
-        PF_TRY(prefopt_dataset_select(&chosen, s->prompts, prompts->rows, prompts->n));
-    int32_t status = prefopt_sample(samples, trainer->model.policy, chosen, &options);
-    if (chosen != s->prompts)
-        prefopt_dataset_destroy(chosen);
+    int64_t first, n;
+    pf_ranks_part(ranks, ranks->calls.rank, prefopt_dataset_size(chosen), &first, &n);
+    int32_t status = pf_sample_rows(samples, trainer->model.policy, chosen, &options, first, n);
     double drawn = pf_now();
     trainer->seconds_sampling += drawn - start;
     if (status != PREFOPT_OK)
         return status;
-    status = pf_sampled_score(s, prompts, *samples);
+    status = n > 0 ? pf_sampled_score(s, prompts, first, *samples) : PREFOPT_OK;
     trainer->seconds_scoring += pf_now() - drawn;
     if (status != PREFOPT_OK)
         prefopt_dataset_destroy(*samples);
+    return status;
+}
+
+/* Samples of the prompts on all ranks, their scores in the score column. */
+static int32_t draw(prefopt_trainer *trainer, const pf_sampled *s, const pf_batch *prompts,
+                    int64_t number, prefopt_dataset **samples)
+{
+    prefopt_dataset *chosen = s->prompts;
+    int32_t status = PREFOPT_OK;
+    if (prompts->rows != NULL)
+        status = prefopt_dataset_select(&chosen, s->prompts, prompts->rows, prompts->n);
+    if (status == PREFOPT_OK)
+        status = draw_part(trainer, s, prompts, chosen, number, samples);
+    status = pf_ranks_gather(trainer, status, chosen, s->sampler.n, samples);
+    if (chosen != s->prompts)
+        prefopt_dataset_destroy(chosen);
     return status;
 }
 

@@ -9,7 +9,10 @@ int32_t pf_trainer_new(prefopt_trainer **out, const pf_objective *objective, siz
                        pf_trained model, const prefopt_train_options *options)
 {
     prefopt_train_options own;
+    pf_ranks ranks = {.rows = NULL};
     PF_TRY(pf_train_options_read(&own, options));
+    PF_TRY(pf_ranks_read(&ranks, own.collective));
+    own.collective = NULL;
     if (own.score_ridge != 0 && !objective->score_prior)
         return pf_fail(PREFOPT_ERR_ARGUMENT, "score_ridge is %g, but %s has no use for it",
                        own.score_ridge, objective->name);
@@ -34,6 +37,7 @@ int32_t pf_trainer_new(prefopt_trainer **out, const pf_objective *objective, siz
     }
     trainer->context = pf_context_retain(context);
     trainer->options = own;
+    trainer->ranks = ranks;
     trainer->objective = objective;
     trainer->model = model;
     trainer->share = 1;
@@ -68,6 +72,7 @@ void prefopt_trainer_destroy(prefopt_trainer *trainer)
         trainer->objective->destroy(trainer);
     pf_free(context, trainer->state);
     pf_evaluation_destroy(trainer->evaluation);
+    pf_ranks_clear(&trainer->ranks, context);
     pf_trainer_clear_rows(trainer);
     pf_optimiser_clear(&trainer->optimiser);
     prefopt_policy_destroy(trainer->model.policy);
@@ -78,6 +83,7 @@ void prefopt_trainer_destroy(prefopt_trainer *trainer)
 
 void pf_trainer_clear_rows(prefopt_trainer *trainer)
 {
+    pf_ranks_clear_rows(&trainer->ranks);
     pf_parts_clear(&trainer->parts);
     pf_batches_clear(&trainer->batches);
     trainer->batches.context = trainer->context;
@@ -109,6 +115,7 @@ int32_t pf_trainer_rows(prefopt_trainer *trainer, const prefopt_dataset *data)
 
 int32_t pf_trainer_parts(prefopt_trainer *trainer)
 {
+    PF_TRY(pf_ranks_lay_out(trainer));
     if (trainer->rows == NULL || trainer->coupled ||
         (!pf_trained_splits(&trainer->model) && trainer->options.micro_batch == 0))
         return PREFOPT_OK;
@@ -143,6 +150,7 @@ int32_t pf_trainer_ready(prefopt_trainer *trainer)
     trainer->coupled |= trainer->options.score_ridge > 0;
     if (trainer->rows != NULL)
         trainer->data_hash = pf_rows_hash(trainer->rows);
+    PF_TRY(pf_ranks_init(trainer));
     if (trainer->options.micro_batch > 0 && trainer->coupled)
         return pf_fail(PREFOPT_ERR_ARGUMENT,
                        "%s: micro_batch is %lld, but the loss is no mean over rows",
@@ -208,7 +216,7 @@ int32_t pf_trainer_set_logprobs(prefopt_trainer *trainer, const double *logp)
 
 /* Sets the gradient to 0, where the parameters lie now: a policy that was frozen since the last
  * step may have moved them away from the memory it shared with the snapshot. */
-static int32_t begin_gradient(prefopt_trainer *trainer)
+int32_t pf_trainer_begin_gradient(prefopt_trainer *trainer)
 {
     prefopt_parameters parameters = {.struct_size = sizeof parameters};
     pf_slot *slot = &trainer->optimiser.slots[0];
@@ -238,17 +246,25 @@ static void tell_round(const pf_round_facts *facts, prefopt_progress *stats)
     stats->score_sd = facts->score_sd;
 }
 
+int32_t pf_trainer_gradient(prefopt_trainer *trainer, prefopt_progress *stats)
+{
+    trainer->extra_grad = 0;
+    PF_TRY(pf_trainer_begin_gradient(trainer));
+    return pf_parts_evaluate(trainer, stats);
+}
+
 int32_t pf_trainer_evaluate(prefopt_trainer *trainer, bool with_grad, prefopt_progress *stats)
 {
     pf_progress_clear(stats);
     trainer->no_step = false;
-    trainer->extra_grad = 0;
-    if (with_grad)
-        PF_TRY(begin_gradient(trainer));
     if (trainer->rows != NULL)
         stats->tokens = pf_sequences_tokens(&trainer->batch.sequences);
-    PF_TRY(with_grad ? pf_parts_evaluate(trainer, stats)
-                     : trainer->objective->evaluate(trainer, false, stats));
+    if (!with_grad)
+        PF_TRY(trainer->objective->evaluate(trainer, false, stats));
+    else if (trainer->ranks.calls.size > 1 && trainer->batch.n > 0)
+        PF_TRY(pf_ranks_gradient(trainer, stats));
+    else
+        PF_TRY(pf_trainer_gradient(trainer, stats));
     if (trainer->round.number >= 0)
         tell_round(&trainer->round, stats);
     if (trainer->options.ridge > 0 && !trainer->no_step)

@@ -228,7 +228,7 @@ void pf_describe_ranker(pf_describe *to, const prefopt_ranker_options *options)
     to->prefix = prefix;
 }
 
-/* Without the fit's fields and the progress's. */
+/* Without the fit's fields, the progress's and the collective: ranks change the rounding alone. */
 static void describe_train(pf_describe *to, const prefopt_train_options *options)
 {
     static const pf_field fields[] = {PF_FIELD(prefopt_train_options, optimiser),
@@ -248,7 +248,7 @@ static void describe_train(pf_describe *to, const prefopt_train_options *options
                                       PF_FIELD(prefopt_train_options, seed),
                                       PF_FIELD(prefopt_train_options, ridge),
                                       PF_FIELD(prefopt_train_options, score_ridge)};
-    SIZE_IS(prefopt_train_options, 176); /* not micro_batch: rounding alone */
+    SIZE_IS(prefopt_train_options, 184); /* not micro_batch nor collective: rounding alone */
     to->prefix = "train";
     pf_describe_fields(to, fields, COUNT(fields), options);
 }

@@ -41,31 +41,29 @@ static bool is_same(const json_t *a, const json_t *b)
     return json_equal(a, b);
 }
 
-static int32_t differs(const pf_saved *from, const char *name, const json_t *saved,
-                       const json_t *own)
+static int32_t differs(const char *where, const char *name, const json_t *saved, const json_t *own)
 {
     char shown[PF_NAME_ROOM], a[PF_NAME_ROOM], b[PF_NAME_ROOM];
     pf_show_name(shown, name);
     show(a, saved);
     show(b, own);
-    return pf_fail(PREFOPT_ERR_STATE, "%s: %s is %s, but this trainer's is %s",
-                   pf_show_path(from->trainer_path), shown, a, b);
+    return pf_fail(PREFOPT_ERR_STATE, "%s: %s is %s, but this trainer's is %s", where, shown, a, b);
 }
 
-static int32_t compare_fields(const pf_saved *from, json_t *own)
+int32_t pf_describe_compare(const char *where, void *fields, const pf_describe *own)
 {
     const char *name;
     json_t *value;
-    json_object_foreach(own, name, value)
+    json_object_foreach((json_t *)own->fields, name, value)
     {
-        const json_t *saved = json_object_get(from->run, name);
-        if (saved == NULL || !is_same(saved, value))
-            return differs(from, name, saved, value);
+        const json_t *there = json_object_get(fields, name);
+        if (there == NULL || !is_same(there, value))
+            return differs(where, name, there, value);
     }
-    json_object_foreach((json_t *)from->run, name, value)
+    json_object_foreach((json_t *)fields, name, value)
     {
-        if (json_object_get(own, name) == NULL)
-            return differs(from, name, value, NULL);
+        if (json_object_get(own->fields, name) == NULL)
+            return differs(where, name, value, NULL);
     }
     return PREFOPT_OK;
 }
@@ -85,7 +83,7 @@ static int32_t compare(const prefopt_trainer *trainer, const pf_saved *from)
     pf_describe own;
     int32_t status = pf_trainer_describe(trainer, &own);
     if (status == PREFOPT_OK)
-        status = compare_fields(from, own.fields);
+        status = pf_describe_compare(pf_show_path(from->trainer_path), from->run, &own);
     pf_describe_clear(&own);
     return status;
 }

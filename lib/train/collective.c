@@ -1,0 +1,246 @@
+/* Training on several ranks: each evaluates its part of a batch, gradients and statistics are
+ * summed.
+ *
+ * A step has two exchanges of a few numbers and one of the gradient: the ranks' statuses with their
+ * tallies; the gradient, if all went well; and the statuses again at the step's end, so that a stop
+ * or a failure there reaches all. Losses are means over rows by weight: a part's, times its share
+ * of the batch's weight, add up to the batch's. */
+#include <math.h>
+#include <stdio.h>
+
+#include "train/pf_train.h"
+
+enum { TALLY = sizeof(pf_tally) / sizeof(double), TEXT = 1024 };
+
+bool pf_ranks_alone(const prefopt_trainer *trainer) { return trainer->ranks.calls.size == 1; }
+
+int32_t pf_ranks_read(pf_ranks *ranks, const prefopt_collective *callers)
+{
+    prefopt_collective *c = &ranks->calls;
+    *c = (prefopt_collective){.struct_size = sizeof *c, .size = 1};
+    if (callers == NULL)
+        return PREFOPT_OK;
+    PF_TRY(pf_struct_read(c, sizeof *c, sizeof *c, callers, "prefopt_collective"));
+    if (c->reserved != 0)
+        return pf_fail(PREFOPT_ERR_ARGUMENT, "collective: reserved is %u, expected 0", c->reserved);
+    if (c->size < 1)
+        return pf_fail(PREFOPT_ERR_ARGUMENT, "collective: size is %lld, expected at least 1",
+                       (long long)c->size);
+    if (c->rank < 0 || c->rank >= c->size)
+        return pf_fail(PREFOPT_ERR_ARGUMENT, "collective: rank is %lld, expected 0 to %lld",
+                       (long long)c->rank, (long long)(c->size - 1));
+    if (c->sum_f32 == NULL || c->sum_f64 == NULL || c->broadcast == NULL)
+        return pf_fail(PREFOPT_ERR_ARGUMENT, "collective: %s is NULL",
+                       c->sum_f32 == NULL   ? "sum_f32"
+                       : c->sum_f64 == NULL ? "sum_f64"
+                                            : "broadcast");
+    return PREFOPT_OK;
+}
+
+int32_t pf_ranks_init(prefopt_trainer *trainer)
+{
+    pf_ranks *ranks = &trainer->ranks;
+    int64_t size = ranks->calls.size, n;
+    if (pf_ranks_alone(trainer))
+        return PREFOPT_OK;
+    if (trainer->coupled)
+        return pf_fail(PREFOPT_ERR_UNSUPPORTED,
+                       "%s: collective has %lld ranks, but the loss is no mean over rows",
+                       trainer->objective->name, (long long)size);
+    if (!pf_add(size, TALLY, &n))
+        return pf_fail(PREFOPT_ERR_MEMORY, "a size overflows: %lld ranks", (long long)size);
+    ranks->numbers = pf_alloc(trainer->context, n, sizeof *ranks->numbers);
+    return ranks->numbers != NULL ? PREFOPT_OK : PREFOPT_ERR_MEMORY;
+}
+
+void pf_ranks_clear(pf_ranks *ranks, prefopt_context *context)
+{
+    pf_free(context, ranks->numbers);
+    ranks->numbers = NULL;
+}
+
+int32_t pf_ranks_lay_out(prefopt_trainer *trainer)
+{
+    pf_ranks *ranks = &trainer->ranks;
+    if (pf_ranks_alone(trainer) || trainer->rows == NULL)
+        return PREFOPT_OK;
+    int64_t capacity = (trainer->batches.batch - 1) / ranks->calls.size + 1;
+    PF_TRY(pf_gather_init(&ranks->gather, trainer->context, trainer->rows, capacity));
+    ranks->rows = pf_alloc(trainer->context, capacity, sizeof *ranks->rows);
+    return ranks->rows != NULL ? PREFOPT_OK : PREFOPT_ERR_MEMORY;
+}
+
+void pf_ranks_clear_rows(pf_ranks *ranks)
+{
+    if (ranks->gather.context == NULL)
+        return;
+    if (ranks->rows != NULL)
+        pf_free(ranks->gather.context, ranks->rows);
+    ranks->rows = NULL;
+    pf_gather_clear(&ranks->gather);
+}
+
+/* ---- the callbacks */
+
+/* Nothing can be agreed on any more. */
+static int32_t failed(prefopt_trainer *trainer, const char *call, int64_t n, const char *unit,
+                      int32_t status)
+{
+    trainer->ranks.agreed = true;
+    return pf_fail(PREFOPT_ERR_CALLBACK,
+                   "collective: %s of %lld %s on rank %lld of %lld returned %d", call, (long long)n,
+                   unit, (long long)trainer->ranks.calls.rank, (long long)trainer->ranks.calls.size,
+                   status);
+}
+
+int32_t pf_ranks_sum(prefopt_trainer *trainer, double *values, int64_t n)
+{
+    const prefopt_collective *c = &trainer->ranks.calls;
+    int32_t status = c->sum_f64(c->payload, values, n);
+    return status == PREFOPT_OK ? PREFOPT_OK : failed(trainer, "sum_f64", n, "numbers", status);
+}
+
+static int32_t sum_f32(prefopt_trainer *trainer, float *values, int64_t n)
+{
+    const prefopt_collective *c = &trainer->ranks.calls;
+    int32_t status = c->sum_f32(c->payload, values, n);
+    return status == PREFOPT_OK ? PREFOPT_OK : failed(trainer, "sum_f32", n, "numbers", status);
+}
+
+int32_t pf_ranks_broadcast(prefopt_trainer *trainer, void *bytes, int64_t n, int64_t root)
+{
+    const prefopt_collective *c = &trainer->ranks.calls;
+    int32_t status = c->broadcast(c->payload, bytes, n, root);
+    return status == PREFOPT_OK ? PREFOPT_OK : failed(trainer, "broadcast", n, "bytes", status);
+}
+
+/* ---- statuses */
+
+/* What the ranks' statuses in ranks->numbers make together; the text of a failure is that of the
+ * first rank that failed. */
+static int32_t verdict(prefopt_trainer *trainer)
+{
+    const prefopt_collective *c = &trainer->ranks.calls;
+    const double *status = trainer->ranks.numbers;
+    int64_t first = 0;
+    bool stopped = false;
+    for (int64_t r = 0; r < c->size; r++)
+        stopped |= status[r] > 0;
+    while (first < c->size && !(status[first] < 0))
+        first++;
+    trainer->ranks.agreed = stopped || first < c->size;
+    if (first == c->size)
+        return stopped ? PREFOPT_STOPPED : PREFOPT_OK;
+    char text[TEXT] = {0};
+    if (first == c->rank)
+        snprintf(text, sizeof text, "%s", prefopt_last_error());
+    PF_TRY(pf_ranks_broadcast(trainer, text, TEXT, first));
+    text[TEXT - 1] = '\0';
+    return pf_fail((int32_t)status[first], "rank %lld of %lld: %s", (long long)first,
+                   (long long)c->size, text);
+}
+
+/* Statuses, and tallies (NULL: none), which become their sum. */
+int32_t pf_ranks_exchange(prefopt_trainer *trainer, int32_t status, pf_tally *tally)
+{
+    pf_ranks *ranks = &trainer->ranks;
+    int64_t size = ranks->calls.size, n = size + (tally != NULL ? TALLY : 0);
+    memset(ranks->numbers, 0, (size_t)n * sizeof *ranks->numbers);
+    ranks->numbers[ranks->calls.rank] = status;
+    if (tally != NULL && status == PREFOPT_OK)
+        memcpy(ranks->numbers + size, tally, sizeof *tally);
+    PF_TRY(pf_ranks_sum(trainer, ranks->numbers, n));
+    if (tally != NULL)
+        memcpy(tally, ranks->numbers + size, sizeof *tally);
+    return verdict(trainer);
+}
+
+int32_t pf_ranks_agree(prefopt_trainer *trainer, int32_t status)
+{
+    if (pf_ranks_alone(trainer) || trainer->ranks.agreed)
+        return status;
+    return pf_ranks_exchange(trainer, status, NULL);
+}
+
+/* ---- the gradient */
+
+void pf_ranks_part(const pf_ranks *ranks, int64_t rank, int64_t n, int64_t *first, int64_t *count)
+{
+    int64_t size = ranks->calls.size, each = n / size, rest = n % size;
+    *first = each * rank + (rank < rest ? rank : rest);
+    *count = each + (rank < rest);
+}
+
+/* Makes trainer->batch this rank's part of `whole`. */
+static void take_part(prefopt_trainer *trainer, const pf_batch *whole)
+{
+    pf_ranks *ranks = &trainer->ranks;
+    int64_t first, n;
+    pf_ranks_part(ranks, ranks->calls.rank, whole->n, &first, &n);
+    for (int64_t k = 0; k < n; k++)
+        ranks->rows[k] = pf_batch_row(whole, first + k);
+    pf_gather_rows(&ranks->gather, ranks->rows, n, &trainer->batch);
+}
+
+/* Makes trainer->batch and share this rank's part of the whole batch, for a while. */
+static void begin_part(prefopt_trainer *trainer, pf_batch *whole)
+{
+    *whole = trainer->batch;
+    double total = pf_batch_weight(trainer->rows, whole);
+    take_part(trainer, whole);
+    double own = pf_batch_weight(trainer->rows, &trainer->batch);
+    trainer->share = total > 0 ? own / total : 0;
+}
+
+static void end_part(prefopt_trainer *trainer, const pf_batch *whole)
+{
+    trainer->batch = *whole;
+    trainer->share = 1;
+}
+
+/* The gradient of this rank's part in its share of the whole, and its tally. */
+static int32_t part_gradient(prefopt_trainer *trainer, prefopt_progress *stats, pf_tally *tally)
+{
+    pf_batch whole;
+    int32_t status;
+    begin_part(trainer, &whole);
+    if (trainer->batch.n == 0) {
+        status = pf_trainer_begin_gradient(trainer);
+    } else {
+        status = pf_trainer_gradient(trainer, stats);
+        if (status == PREFOPT_OK)
+            pf_tally_add(tally, trainer, trainer->share, stats);
+    }
+    end_part(trainer, &whole);
+    return status;
+}
+
+int32_t pf_ranks_gradient(prefopt_trainer *trainer, prefopt_progress *stats)
+{
+    pf_tally tally = {.counted = 0};
+    int32_t status = part_gradient(trainer, stats, &tally);
+    PF_TRY(pf_ranks_exchange(trainer, status, &tally));
+    pf_tally_write(&tally, trainer, stats);
+    const pf_slot *slot = &trainer->optimiser.slots[0];
+    return slot->dtype == PREFOPT_F32 ? sum_f32(trainer, slot->grad, slot->n)
+                                      : pf_ranks_sum(trainer, slot->grad, slot->n);
+}
+
+int32_t pf_ranks_blame(prefopt_trainer *trainer, double norm)
+{
+    if (pf_ranks_alone(trainer))
+        return pf_trainer_name_gradient(trainer, norm);
+    prefopt_progress stats;
+    pf_tally tally = {.counted = 0};
+    pf_batch whole;
+    pf_progress_clear(&stats);
+    int32_t own = part_gradient(trainer, &stats, &tally);
+    double part = own == PREFOPT_OK ? pf_optimiser_grad_norm(&trainer->optimiser) : 0;
+    if (own == PREFOPT_OK && !isfinite(part)) {
+        begin_part(trainer, &whole);
+        own = pf_trainer_name_gradient(trainer, part);
+        end_part(trainer, &whole);
+    }
+    PF_TRY(pf_ranks_exchange(trainer, own, NULL));
+    return pf_fail(PREFOPT_ERR_NUMERIC, "the norm of the gradient is %g", norm);
+}
