@@ -28,6 +28,7 @@ install_missing() {
 # What it takes to build the library and run the examples, and to run the tests.
 build_packages=(gcc libc6-dev meson ninja-build pkg-config libblis-openmp-dev librandom123-dev
     liblbfgs-dev libjansson-dev libpcre2-dev libutf8proc-dev zlib1g-dev)
+mpi_packages=(libopenmpi-dev openmpi-bin)
 example_packages=(gnuplot-nox python3 python3-numpy)
 test_packages=(check g++ python3 python3-numpy gnuplot-nox binutils)
 
