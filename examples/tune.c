@@ -11,6 +11,7 @@
 #include "support/run_folder.h"
 #include "support/tune_data.h"
 #include "support/tune_judge.h"
+#include "support/tune_ranks.h"
 #include "support/tune_run.h"
 
 /* ---- init */
@@ -106,6 +107,7 @@ static void fill_train(prefopt_train_options *t, tune_run *r)
     t->seed = (uint64_t)o->seed;
     t->progress = tune_run_progress;
     t->progress_payload = r;
+    t->collective = tune_ranks_collective();
 }
 
 static void fill_dpo(prefopt_dpo_options *d, const tune_options *o)
@@ -363,11 +365,11 @@ static int train(const tune_options *o)
     prefopt_train_options options;
     json_t *echo = run_folder_echo(o, inputs_of(o));
     char *known = language_path(o->out, "config_echo.json");
-    int again = 0, claimed = access(known, F_OK) == 0;
+    int again = 0, first = tune_ranks_first(), claimed = tune_ranks_same(access(known, F_OK) == 0);
     free(known);
     if (o->config != NULL)
         run_folder_same_inputs(o->config, echo);
-    if (claimed && claim(o, echo, &again)) {
+    if (claimed && tune_ranks_same(first && claim(o, echo, &again))) {
         json_decref(echo);
         return 0;
     }
@@ -381,11 +383,13 @@ static int train(const tune_options *o)
     if (r.reward.positions > 0 && r.reward.positions < limits.positions)
         limits.positions = r.reward.positions;
     read_data(&r, &limits);
-    if (!claimed) /* a new folder is not made before all that goes in is known to be good */
+    if (!claimed &&
+        first) /* a new folder is not made before all that goes in is known to be good */
         claim(o, echo, &again);
     char *from = language_path(o->model, "tokenizer.json");
     char *to = language_path(o->out, "tokenizer.json");
-    language_copy(from, to);
+    if (first)
+        language_copy(from, to);
     free(from);
     free(to);
     fill_train(&options, &r);
@@ -406,7 +410,7 @@ static int train(const tune_options *o)
         make_pg(&r, &options);
         break;
     }
-    if (!again) /* the options are good too */
+    if (!again && first) /* the options are good too */
         run_folder_write(o->out, "config_echo.json", echo);
     json_decref(echo);
     int code = tune_run_steps(&r);
@@ -422,14 +426,18 @@ static int train(const tune_options *o)
 int main(int argc, char **argv)
 {
     tune_options o;
+    tune_ranks_begin(&argc, &argv);
     tune_options_read(&o, argc, argv);
-    if (o.command == TUNE_INIT)
-        return init(&o);
-    if (o.command == TUNE_EVAL)
+    int code = 0;
+    if ((o.command & TUNE_TRAINS) != 0)
+        code = train(&o);
+    else if (!tune_ranks_first())
+        return tune_ranks_end(0); /* the first does it */
+    else if (o.command == TUNE_INIT)
+        code = init(&o);
+    else if (o.command == TUNE_EVAL)
         tune_judge_eval(&o);
-    else if (o.command == TUNE_COMPARE)
-        tune_judge_compare(&o);
     else
-        return train(&o);
-    return 0;
+        tune_judge_compare(&o);
+    return tune_ranks_end(code);
 }

@@ -5,6 +5,7 @@
 
 #include "cli.h"
 #include "run_folder.h"
+#include "tune_ranks.h"
 
 static volatile sig_atomic_t stop_asked;
 
@@ -228,6 +229,8 @@ int32_t tune_run_progress(void *payload, const prefopt_progress *p)
     if (p->step == 0 && r->begun > 0)
         return PREFOPT_OK;
     r->step = r->begun + p->step;
+    if (!tune_ranks_first())
+        return stop_asked && r->step < r->steps ? PREFOPT_STOPPED : PREFOPT_OK;
     r->tokens += (double)p->tokens;
     if (r->step == 1)
         check_first(r, p);
@@ -332,6 +335,8 @@ static int finish(tune_run *r, const prefopt_progress *stopped)
     prefopt_progress best = {.struct_size = sizeof best};
     if (r->held_out != NULL)
         CALL(prefopt_trainer_run(r->trainer, 0, &best));
+    if (!tune_ranks_first())
+        return 0;
     if (!early && r->begun < r->steps) {
         write_metrics(r, &r->last);
         say(r, &r->last);
@@ -366,7 +371,8 @@ int tune_run_steps(tune_run *r)
     r->save_every = (int64_t)(r->o->save_every > 0 ? r->o->save_every : ceil(r->o->steps / 10));
     go_on(r);
     r->step = r->begun;
-    r->metrics = metrics_open(path, r->begun > 0 ? r->begun : -1);
+    if (tune_ranks_first())
+        r->metrics = metrics_open(path, r->begun > 0 ? r->begun : -1);
     free(path);
     listen();
     r->start = language_seconds();
@@ -374,11 +380,14 @@ int tune_run_steps(tune_run *r)
                          ? PREFOPT_OK
                          : prefopt_trainer_run(r->trainer, r->steps - r->begun, &last);
     if (status < 0) {
-        fprintf(stderr, "%s: %s\n", prefopt_status_name(status), prefopt_last_error());
+        if (tune_ranks_first()) /* all say the same */
+            fprintf(stderr, "%s: %s\n", prefopt_status_name(status), prefopt_last_error());
         return 1;
     }
     if (status == PREFOPT_OK || last.stopped_early)
         return finish(r, &last);
+    if (!tune_ranks_first())
+        return 0;
     CALL(save(r));
     metrics_close(r->metrics);
     printf("stopped after step %lld of %lld and saved: the same command goes on from there\n",
