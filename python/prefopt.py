@@ -1479,6 +1479,34 @@ class _Strengths(_Handle):
 
 
 # ---------------------------------------------------------------- training
+class Collective:
+    """Ranks that train one model, for the training option `collective`: prefopt_collective. add(array)
+    makes each rank's array the sum of all, in place; broadcast(array, root) makes it root's. With
+    mpi4py: add = lambda a: comm.Allreduce(MPI.IN_PLACE, a), broadcast = comm.Bcast."""
+
+    def __init__(self, rank, size, add, broadcast):
+        self.failures = []
+
+        def guarded(dtype, call):
+            def run(_, address, n, *root):
+                try:
+                    array = np.ctypeslib.as_array(ctypes.cast(address, ctypes.POINTER(dtype)), (n,))
+                    call(array, *root)
+                    return 0
+                except BaseException as error:  # noqa: B902: fails the run; raised by run
+                    self.failures.append(error)
+                    return -1
+            return run
+        value = ctypes.c_int32, _P, _P, ctypes.c_int64
+        self._calls = [ctypes.CFUNCTYPE(*value)(guarded(ctypes.c_float, add)),
+                       ctypes.CFUNCTYPE(*value)(guarded(ctypes.c_double, add)),
+                       ctypes.CFUNCTYPE(*value, ctypes.c_int64)(guarded(ctypes.c_uint8, broadcast))]
+        self.struct = _struct("prefopt_collective")
+        self.struct.rank, self.struct.size = rank, size
+        for name, call in zip(("sum_f32", "sum_f64", "broadcast"), self._calls):
+            setattr(self.struct, name, ctypes.cast(call, _P).value)
+
+
 class Trainer(_Handle):
     """One objective and its loop: prefopt/train.h. progress: a callable that takes a namespace and
     returns something true to stop. Training options by keyword, as in prefopt_train_options."""
@@ -1486,7 +1514,9 @@ class Trainer(_Handle):
     _destroy = "prefopt_trainer_destroy"
 
     @classmethod
-    def _create(cls, name, keep, *arguments, progress=None, **options):
+    def _create(cls, name, keep, *arguments, progress=None, collective=None, **options):
+        if collective is not None:
+            options["collective"] = ctypes.addressof(collective.struct)
         value, callback = _options("prefopt_train_options", options), None
         if progress is not None:
             holder = []
@@ -1501,8 +1531,9 @@ class Trainer(_Handle):
             callback = ctypes.CFUNCTYPE(ctypes.c_int32, _P, _P)(call)
             value.progress = ctypes.cast(callback, _P).value
         made = cls._made(getattr(lib, f"prefopt_trainer_create_{name}"), *arguments, _ref(value),
-                         keep=(keep, callback))
+                         keep=(keep, callback, collective))
         made._failures = holder if progress is not None else []
+        made._collective = collective
         return made
 
     @classmethod
@@ -1552,6 +1583,8 @@ class Trainer(_Handle):
     def _checked(self, status):
         if self._failures:
             raise self._failures.pop()
+        if self._collective is not None and self._collective.failures:
+            raise self._collective.failures.pop()
         return check(status)
 
     def run(self, n_steps):

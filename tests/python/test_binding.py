@@ -12,6 +12,7 @@ import re
 import subprocess
 import sys
 import tempfile
+import threading
 import unittest
 import weakref
 
@@ -322,6 +323,47 @@ class Handles(unittest.TestCase):
         first = trainer.run(1).reward
         self.assertAlmostEqual(first, 1.0)  # the mean of 0, 1/4 ... 2
         self.assertGreater(trainer.run(20).reward, first)
+
+    def test_ranks(self):
+        meet, given = threading.Barrier(2, timeout=30), {}
+
+        def make(rank, size):
+            def exchange(array, result):
+                given[rank] = array.copy()
+                meet.wait()
+                array[:] = result()
+                meet.wait()
+            return prefopt.Collective(rank, size, lambda a: exchange(a, lambda: given[0] + given[1]),
+                                      lambda a, root: exchange(a, lambda: given[root]))
+
+        def train(rank, size, out):
+            context = prefopt.Context(threads=1)
+            policy = prefopt.Policy.tabular(context, prefopt.space(3, 2))
+            data = prefopt.Dataset(context)
+            for i in range(5):
+                data.append_pair([], [i % 3, 1], [2, i % 2], weight=1.0 + i)
+            trainer = prefopt.Trainer.dpo(policy, policy.freeze(), data, learning_rate=0.1, batch=3,
+                                          collective=make(rank, size) if size > 1 else None)
+            out[rank] = trainer.run(4), policy.parameters()[0].copy()
+        one, two = {}, {}
+        train(0, 1, one)
+        threads = [threading.Thread(target=train, args=(rank, 2, two)) for rank in range(2)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        for rank in range(2):
+            self.assertAlmostEqual(two[rank][0].loss, one[0][0].loss)
+            np.testing.assert_allclose(two[rank][1], one[0][1], rtol=1e-12)
+
+        def broken(*_):
+            raise KeyError("wire")
+        data = prefopt.Dataset(self.context)
+        data.append_pair([], [0, 1], [2, 1])
+        trainer = prefopt.Trainer.dpo(self.policy, self.policy.freeze(), data,
+                                      collective=prefopt.Collective(0, 2, broken, broken))
+        with self.assertRaises(KeyError):
+            trainer.run(1)
 
     def test_errors_of_callbacks_come_back(self):
         def scores(_):
