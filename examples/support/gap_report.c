@@ -241,14 +241,14 @@ static void draw_arms(const gap_study *s, plot *p, const view *v, const gap_sett
     plot_panel(p,
                v->kind == JOB_TUNED ? "Each arm at its best setting" : "The same setting for all",
                "", "held-out success", NULL, "[0:1]");
-    plot_set(p, "set nokey");
+    plot_set(p, "set nokey; set xtics noenhanced; set offsets 0.5, 0.5, 0, 0");
     plot_points(p, "success", n, names, y, half);
 }
 
 static void draw_best_of(plot *p, const view *v)
 {
     plot_panel(p, "Best of n of the SFT policy, by judge", "n", "held-out success", NULL, "[0:1]");
-    plot_set(p, "set logscale x 2; set key top left");
+    plot_set(p, "set logscale x 2; set key top left; set offsets 0, 0, 0, 0");
     for (int j = 0; j < N_JUDGES; j++) {
         double x[N_BEST], y[N_BEST], low[N_BEST], high[N_BEST], half;
         for (int i = 0; i < N_BEST; i++) {
