@@ -187,7 +187,7 @@ static bool run_child(begin_fn *begin, const char *directory, double after)
 
 static void kill_at_random(begin_fn *begin, int kills)
 {
-    const char *whole = strdup(at(base, "whole")), *killed = strdup(at(base, "killed"));
+    char *whole = strdup(at(base, "whole")), *killed = strdup(at(base, "killed"));
     double start = seconds(), draw = 0;
     ck_assert(!run_child(begin, whole, -1));
     double length = seconds() - start;
@@ -211,6 +211,8 @@ static void kill_at_random(begin_fn *begin, int kills)
     same_checkpoint(step_folder(whole, STEPS - EVERY), step_folder(killed, STEPS - EVERY));
     /* Nothing is left but the two that stay. */
     ck_assert_int_eq(count_names(killed), 2);
+    free(whole);
+    free(killed);
 }
 
 START_TEST(test_dpo_killed) { kill_at_random(begin_dpo, 20); }
@@ -266,7 +268,8 @@ START_TEST(test_every_system_call)
     setting s = setting_new(context);
     prefopt_policy *policy = tabular_policy(&s.w);
     prefopt_train_options o = train_defaults();
-    looks l = {.directory = strdup(at(base, "run")), .context = context, .last = -1};
+    char *run = strdup(at(base, "run"));
+    looks l = {.directory = run, .context = context, .last = -1};
     OK(make_dpo(&l.trainer, &s, policy, &o));
     for (int i = 0; i < 3; i++) {
         OK(prefopt_trainer_run(l.trainer, 1, NULL));
@@ -289,6 +292,7 @@ START_TEST(test_every_system_call)
     prefopt_trainer_destroy(l.trainer);
     prefopt_policy_destroy(policy);
     setting_free(&s);
+    free(run);
     prefopt_context_destroy(context);
 }
 END_TEST
@@ -316,11 +320,13 @@ static void fill_disk(const char *disk, bool fill)
 START_TEST(test_disk_full)
 {
     prefopt_context *context = test_context(1);
-    const char *disk = strdup(at(base, "disk")), *run = strdup(at(base, "disk/run"));
+    char *disk = strdup(at(base, "disk")), *run = strdup(at(base, "disk/run"));
     ck_assert_int_eq(mkdir(disk, 0700), 0);
     if (mount("none", disk, "tmpfs", 0, "size=1m") != 0) {
         fprintf(stderr, "test_disk_full: left out, mounting is not allowed here\n");
         prefopt_context_destroy(context);
+        free(disk);
+        free(run);
         return;
     }
     prefopt_policy *policy = small_policy(context, 5), *other = small_policy(context, 6);
@@ -354,6 +360,8 @@ START_TEST(test_disk_full)
     prefopt_policy_destroy(policy);
     prefopt_policy_destroy(other);
     umount(disk);
+    free(disk);
+    free(run);
     prefopt_context_destroy(context);
 }
 END_TEST
