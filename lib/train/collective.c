@@ -65,19 +65,7 @@ int32_t pf_ranks_lay_out(prefopt_trainer *trainer)
     if (pf_ranks_alone(trainer) || trainer->rows == NULL)
         return PREFOPT_OK;
     int64_t capacity = (trainer->batches.batch - 1) / ranks->calls.size + 1;
-    PF_TRY(pf_gather_init(&ranks->gather, trainer->context, trainer->rows, capacity));
-    ranks->rows = pf_alloc(trainer->context, capacity, sizeof *ranks->rows);
-    return ranks->rows != NULL ? PREFOPT_OK : PREFOPT_ERR_MEMORY;
-}
-
-void pf_ranks_clear_rows(pf_ranks *ranks)
-{
-    if (ranks->gather.context == NULL)
-        return;
-    if (ranks->rows != NULL)
-        pf_free(ranks->gather.context, ranks->rows);
-    ranks->rows = NULL;
-    pf_gather_clear(&ranks->gather);
+    return pf_parts_init(&ranks->part, trainer->context, trainer->rows, capacity);
 }
 
 /* ---- the callbacks */
@@ -178,8 +166,8 @@ static void take_part(prefopt_trainer *trainer, const pf_batch *whole)
     int64_t first, n;
     pf_ranks_part(ranks, ranks->calls.rank, whole->n, &first, &n);
     for (int64_t k = 0; k < n; k++)
-        ranks->rows[k] = pf_batch_row(whole, first + k);
-    pf_gather_rows(&ranks->gather, ranks->rows, n, &trainer->batch);
+        ranks->part.rows[k] = pf_batch_row(whole, first + k);
+    pf_gather_rows(&ranks->part.gather, ranks->part.rows, n, &trainer->batch);
 }
 
 /* Makes trainer->batch and share this rank's part of the whole batch, for a while. */

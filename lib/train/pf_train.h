@@ -221,10 +221,9 @@ void pf_tally_write(const pf_tally *tally, prefopt_trainer *trainer, prefopt_pro
 typedef struct pf_ranks {
     prefopt_collective calls; /* size 1: this process alone, and none is called */
     double *numbers;          /* what is summed at once: a status of each rank, a tally */
-    pf_gather gather;         /* the rows of this rank's part of a batch */
-    int64_t *rows;
-    bool shared; /* the parameters are rank 0's */
-    bool agreed; /* all ranks have the same failure */
+    pf_parts part;            /* room for this rank's part of a batch */
+    bool shared;              /* the parameters are rank 0's */
+    bool agreed;              /* all ranks have the same failure */
 } pf_ranks;
 
 int32_t pf_ranks_read(pf_ranks *ranks, const prefopt_collective *callers);
@@ -233,7 +232,6 @@ int32_t pf_ranks_init(prefopt_trainer *trainer);
 void pf_ranks_clear(pf_ranks *ranks, prefopt_context *context);
 /* Room for this rank's part of a batch of the trainer's rows. */
 int32_t pf_ranks_lay_out(prefopt_trainer *trainer);
-void pf_ranks_clear_rows(pf_ranks *ranks);
 /* Before the steps of a run: what must be the same is; the first time all take rank 0's parameters.
  */
 int32_t pf_ranks_begin(prefopt_trainer *trainer, int64_t n_steps);

@@ -131,7 +131,7 @@ static int32_t rebuild(prefopt_trainer *trainer)
 typedef struct {
     pf_rows *rows;
     pf_batches batches;
-    pf_parts parts;
+    pf_parts parts, rank_part;
     double *score, *grad_score;
     pf_round at;
     pf_round_facts facts;
@@ -140,12 +140,17 @@ typedef struct {
 static held_round take_out(prefopt_trainer *trainer)
 {
     pf_sampled *s = trainer->state;
-    held_round held = {trainer->rows,  trainer->batches,    trainer->parts,
-                       trainer->score, trainer->grad_score, s->at,
-                       trainer->round};
+    held_round held = {.rows = trainer->rows,
+                       .batches = trainer->batches,
+                       .parts = trainer->parts,
+                       .rank_part = trainer->ranks.part,
+                       .score = trainer->score,
+                       .grad_score = trainer->grad_score,
+                       .at = s->at,
+                       .facts = trainer->round};
     trainer->rows = NULL;
     trainer->batches = (pf_batches){.context = trainer->context};
-    trainer->parts = (pf_parts){0};
+    trainer->parts = trainer->ranks.part = (pf_parts){0};
     trainer->score = trainer->grad_score = NULL;
     s->at = (pf_round){.number = -1};
     return held;
@@ -158,6 +163,7 @@ static void put_back(prefopt_trainer *trainer, const held_round *held)
     trainer->rows = held->rows;
     trainer->batches = held->batches;
     trainer->parts = held->parts;
+    trainer->ranks.part = held->rank_part;
     trainer->score = held->score;
     trainer->grad_score = held->grad_score;
     s->at = held->at;

@@ -9,7 +9,7 @@ int32_t pf_trainer_new(prefopt_trainer **out, const pf_objective *objective, siz
                        pf_trained model, const prefopt_train_options *options)
 {
     prefopt_train_options own;
-    pf_ranks ranks = {.rows = NULL};
+    pf_ranks ranks = {.numbers = NULL};
     PF_TRY(pf_train_options_read(&own, options));
     PF_TRY(pf_ranks_read(&ranks, own.collective));
     own.collective = NULL;
@@ -83,7 +83,7 @@ void prefopt_trainer_destroy(prefopt_trainer *trainer)
 
 void pf_trainer_clear_rows(prefopt_trainer *trainer)
 {
-    pf_ranks_clear_rows(&trainer->ranks);
+    pf_parts_clear(&trainer->ranks.part);
     pf_parts_clear(&trainer->parts);
     pf_batches_clear(&trainer->batches);
     trainer->batches.context = trainer->context;

@@ -1,8 +1,10 @@
 /* Several ranks: the step of one process with the whole batch; the same bits on all ranks; a
  * failure or a stop on one is one on all; a collective that fails. */
+#define _GNU_SOURCE
 #include "every_objective.h"
 #include "pf_config.h"
 #include "ranks_in_threads.h"
+#include "saved_test.h"
 #include "train/pf_train.h"
 
 enum { MOST = 64, STEPS = 3 };
@@ -413,6 +415,71 @@ START_TEST(ranks_that_differ)
 }
 END_TEST
 
+/* ---- going on in the middle of a round */
+
+enum { SAVED, RESTORED, REFUSED_TO, UNTOUCHED, N_TRAINERS };
+
+static void same_policies(prefopt_policy *a, prefopt_policy *b)
+{
+    prefopt_parameters p = parameters_of(a), q = parameters_of(b);
+    ck_assert_mem_eq(p.value, q.value, (size_t)p.n * sizeof(double));
+}
+
+/* A trainer that has a round at hand goes on from the middle of another's; one that had no memory
+ * for that goes on with its own. */
+static void restore_job(void *payload, const prefopt_collective *c)
+{
+    const job *j = payload;
+    char base[PATH_ROOM];
+    counting_allocator allocator = {0};
+    prefopt_context *context = counting_context(&allocator);
+    setting s = setting_new(context);
+    prefopt_trainer *t[N_TRAINERS];
+    prefopt_policy *policy[N_TRAINERS];
+    prefopt_train_options o;
+    options_of(j, c, &o);
+    new_folder(base);
+    for (int i = 0; i < N_TRAINERS; i++) {
+        policy[i] = tabular_policy(&s.w);
+        randomise(policy[i], i == SAVED ? 8 : 9, 0.5);
+        OK(objectives[j->objective].make(&t[i], &s, policy[i], &o));
+        OK(prefopt_trainer_run(t[i], i == SAVED ? 4 : 1, NULL));
+    }
+    OK(prefopt_trainer_save(t[SAVED], base, NULL));
+    allocator.calls = 0;
+    OK(prefopt_trainer_restore(t[RESTORED], base));
+    int64_t calls = allocator.calls;
+    ck_assert_int_gt(calls, 20);
+    for (int64_t at = 1; at <= calls; at++) {
+        int64_t live = allocator.live;
+        allocator.calls = 0;
+        allocator.fail_at = at;
+        ck_assert_int_eq(prefopt_trainer_restore(t[REFUSED_TO], base), PREFOPT_ERR_MEMORY);
+        allocator.fail_at = 0;
+        ck_assert_int_eq(allocator.live, live);
+    }
+    for (int i = 0; i < N_TRAINERS; i++)
+        OK(prefopt_trainer_run(t[i], 4, NULL));
+    same_policies(policy[SAVED], policy[RESTORED]);
+    same_policies(policy[UNTOUCHED], policy[REFUSED_TO]);
+    for (int i = 0; i < N_TRAINERS; i++) {
+        prefopt_trainer_destroy(t[i]);
+        prefopt_policy_destroy(policy[i]);
+    }
+    setting_free(&s);
+    prefopt_context_destroy(context);
+    ck_assert_int_eq(allocator.live, 0);
+    remove_all(base);
+}
+
+START_TEST(rounds_go_on)
+{
+    job j = job_of(index_of(_i == 0 ? make_rounds : make_ppo), 4);
+    for (int64_t size = 1; size <= 2; size++)
+        run_ranks(size, restore_job, &j, 0);
+}
+END_TEST
+
 /* ---- options, what cannot be shared, memory */
 
 static int32_t never(void *payload, double *values, int64_t n)
@@ -523,6 +590,8 @@ int main(void)
     tcase_add_test(tcase, one_stops_all_stop);
     tcase_add_test(tcase, one_fails_to_sample);
     tcase_add_loop_test(tcase, collective_fails, 0, 2);
+    if (PF_HAVE_JSON)
+        tcase_add_loop_test(tcase, rounds_go_on, 0, 2);
     tcase_add_test(tcase, ranks_that_differ);
     tcase_add_test(tcase, options_are_checked);
     tcase_add_test(tcase, create_without_memory);
