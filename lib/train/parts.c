@@ -11,6 +11,7 @@ int32_t pf_parts_init(pf_parts *parts, prefopt_context *context, const pf_rows *
 {
     PF_TRY(pf_gather_init(&parts->gather, context, rows, capacity));
     parts->rows = pf_alloc(context, capacity, sizeof *parts->rows);
+    parts->capacity = capacity;
     if (parts->rows != NULL)
         return PREFOPT_OK;
     pf_parts_clear(parts);
@@ -46,14 +47,16 @@ static void cut(pf_batch *batch, const pf_rows *rows, int64_t keeps)
     batch->sequences.n = n_sequences;
 }
 
-/* Makes trainer->batch the part of `whole` from row `first` on, of at most `most` rows and
- * micro_batch. */
+/* Makes trainer->batch the part of `whole` from row `first` on, of at most `most` rows, micro_batch
+ * and what there is room for. */
 static void take_part(prefopt_trainer *trainer, const pf_batch *whole, int64_t first, int64_t most)
 {
     pf_parts *parts = &trainer->parts;
     int64_t n = most < whole->n - first ? most : whole->n - first;
     if (trainer->options.micro_batch > 0 && n > trainer->options.micro_batch)
         n = trainer->options.micro_batch;
+    if (n > parts->capacity)
+        n = parts->capacity;
     for (int64_t k = 0; k < n; k++)
         parts->rows[k] = pf_batch_row(whole, first + k);
     pf_batch *batch = &trainer->batch;

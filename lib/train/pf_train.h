@@ -192,7 +192,8 @@ void pf_batches_take(pf_batches *batches, int64_t step, pf_batch *out);
 /* ---- a batch in parts that the model keeps, or that are small enough for the caller (parts.c) */
 typedef struct pf_parts {
     pf_gather gather;
-    int64_t *rows; /* of the part; NULL: the batch is never split */
+    int64_t *rows;    /* of the part; NULL: the batch is never split */
+    int64_t capacity; /* rows of a part at most: a fit's batch is all the data */
 } pf_parts;
 
 int32_t pf_parts_init(pf_parts *parts, prefopt_context *context, const pf_rows *rows,

@@ -108,11 +108,12 @@ static void things_free(things *t)
     world_free(&t->w);
 }
 
-static prefopt_trainer *trainer_new(const things *t, int kind, int64_t batch)
+static prefopt_trainer *trainer_new(const things *t, int kind, int64_t batch, int64_t micro_batch)
 {
     prefopt_trainer *trainer = NULL;
     prefopt_train_options o = train_defaults();
     o.batch = batch;
+    o.micro_batch = micro_batch;
     o.ridge = 0.1;
     prefopt_dpo_options simpo;
     OK(prefopt_dpo_options_init(&simpo, sizeof simpo));
@@ -143,7 +144,7 @@ START_TEST(loss_of_the_whole_data)
             int64_t overwritten = 0;
             prefopt_context *context = guarded_context(&overwritten);
             things t = things_new(context);
-            prefopt_trainer *trainer = trainer_new(&t, kind, batch);
+            prefopt_trainer *trainer = trainer_new(&t, kind, batch, 0);
             double loss = 0, again = 0;
             OK(prefopt_trainer_loss(trainer, &loss));
             OK(prefopt_trainer_run(trainer, 2, NULL));
@@ -162,15 +163,18 @@ START_TEST(loss_of_the_whole_data)
 }
 END_TEST
 
+/* Steps of all rows or of one; then of one, in parts of so many rows that a step has fewer, but the
+ * data more. */
 START_TEST(fit_of_the_whole_data)
 {
+    static const int64_t batches[][2] = {{0, 0}, {1, 0}, {1, 1}, {1, 3}};
     for (int kind = 0; kind < N_KINDS; kind++) {
         double whole = 0;
-        for (int64_t batch = 0; batch <= 1; batch++) {
+        for (size_t i = 0; i < sizeof batches / sizeof *batches; i++) {
             int64_t overwritten = 0;
             prefopt_context *context = guarded_context(&overwritten);
             things t = things_new(context);
-            prefopt_trainer *trainer = trainer_new(&t, kind, batch);
+            prefopt_trainer *trainer = trainer_new(&t, kind, batches[i][0], batches[i][1]);
             prefopt_progress result = {.struct_size = sizeof result};
             int32_t status = prefopt_trainer_fit(trainer, &result);
             if (status != PREFOPT_ERR_UNSUPPORTED) /* built without liblbfgs */
@@ -178,11 +182,11 @@ START_TEST(fit_of_the_whole_data)
             prefopt_trainer_destroy(trainer);
             things_free(&t);
             prefopt_context_destroy(context);
-            ck_assert_msg(overwritten == 0, "kind %d, batch %d: %d bytes beyond a block", kind,
-                          (int)batch, (int)overwritten);
+            ck_assert_msg(overwritten == 0, "kind %d, batch %d, micro_batch %d: %d bytes beyond",
+                          kind, (int)batches[i][0], (int)batches[i][1], (int)overwritten);
             if (status == PREFOPT_ERR_UNSUPPORTED)
                 continue;
-            if (batch == 0)
+            if (i == 0)
                 whole = result.loss;
             CLOSE(result.loss, whole, 1e-12);
         }
