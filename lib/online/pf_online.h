@@ -62,6 +62,10 @@ int64_t pf_greedy_token(int64_t vocab, const double *logp);
 /* The sum of exp(logp): 1 for a distribution, NaN where an entry is NaN or +inf. */
 double pf_total_mass(int64_t vocab, const double *logp);
 
+/* Whether an own copy of the sampler's options is sound, the policy apart (sampler.c). ARGUMENT,
+ * NUMERIC. */
+int32_t pf_sampler_check(const prefopt_sampler_options *options);
+
 /* ---- the sampler: prefopt_sample of rows first .. first + n - 1, which keep their numbers and so
  * their draws (sampler.c) */
 int32_t pf_sample_rows(prefopt_dataset **out, prefopt_policy *policy,

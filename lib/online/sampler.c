@@ -112,6 +112,12 @@ static int32_t check_used(const prefopt_sampler_options *o)
     return PREFOPT_OK;
 }
 
+int32_t pf_sampler_check(const prefopt_sampler_options *options)
+{
+    PF_TRY(check_options(options));
+    return check_used(options);
+}
+
 int32_t prefopt_sample(prefopt_dataset **out, prefopt_policy *policy,
                        const prefopt_dataset *prompts, const prefopt_sampler_options *options)
 {
@@ -128,8 +134,7 @@ int32_t pf_sample_rows(prefopt_dataset **out, prefopt_policy *policy,
     prefopt_sampler_options own = defaults;
     if (options != NULL)
         PF_TRY(pf_struct_read(&own, sizeof own, V1_SIZE, options, "prefopt_sampler_options"));
-    PF_TRY(check_options(&own));
-    PF_TRY(check_used(&own));
+    PF_TRY(pf_sampler_check(&own));
     if (!policy->has_space)
         return pf_fail(PREFOPT_ERR_UNSUPPORTED,
                        "prefopt_sample: this policy was created without a space");

@@ -177,9 +177,6 @@ static int32_t check_options(const pg_state *state, const prefopt_reference *ref
                        "policy_gradient: clip_low is %g and clip_high %g, but the samples are the "
                        "policy's own and serve one step: the ratio is 1, expected 0 and 0",
                        state->pg.clip_low, state->pg.clip_high);
-    if (s->n < 1)
-        return pf_fail(PREFOPT_ERR_ARGUMENT, "policy_gradient: n is %lld, expected at least 1",
-                       (long long)s->n);
     if (s->n == 1 && state->pg.baseline == PREFOPT_BASELINE_LEAVE_ONE_OUT)
         return pf_fail(PREFOPT_ERR_ARGUMENT,
                        "policy_gradient: n is 1, expected at least 2 samples a prompt, as the "

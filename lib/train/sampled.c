@@ -1,4 +1,5 @@
 /* What an objective that samples is made with: prompts, sampler, rounds, models. */
+#include "online/pf_online.h"
 #include "train/pf_sampled.h"
 #include "train/pf_saved.h"
 
@@ -115,7 +116,9 @@ int32_t pf_sampled_init(pf_sampled *s, prefopt_trainer *trainer, prefopt_referen
     s->reward = pf_reward_retain(reward);
     s->reference = reference != NULL ? pf_reference_retain(reference) : NULL;
     PF_TRY(copy_sampler(s, trainer->context, sampler));
-    int32_t status = pf_round_options_read(&s->rounds, rounds);
+    int32_t status = pf_sampler_check(&s->sampler);
+    if (status == PREFOPT_OK)
+        status = pf_round_options_read(&s->rounds, rounds);
     if (status != PREFOPT_OK)
         return pf_fail_in(status, "%s", trainer->objective->name);
     PF_TRY(copy_prompts(s, trainer, prompts));

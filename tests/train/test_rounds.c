@@ -319,6 +319,16 @@ START_TEST(rounds_refuse)
     o.rounds.field = value;                                                                        \
     ONLINE(PREFOPT_ERR_ARGUMENT, text);                                                            \
     PG(PREFOPT_ERR_ARGUMENT, text)
+#define SAMPLER(field, value, code, text)                                                          \
+    o = sampled_defaults();                                                                        \
+    o.sampler.field = value;                                                                       \
+    ONLINE(code, text);                                                                            \
+    PG(code, text)
+    SAMPLER(n, 0, PREFOPT_ERR_ARGUMENT, "n is 0");
+    SAMPLER(n_stop, 2, PREFOPT_ERR_ARGUMENT, "stop is NULL but n_stop is 2");
+    SAMPLER(n_stop, -1, PREFOPT_ERR_ARGUMENT, "n_stop is -1");
+    SAMPLER(top_p, 0, PREFOPT_ERR_ARGUMENT, "top_p is 0");
+    SAMPLER(temperature, NAN, PREFOPT_ERR_NUMERIC, "temperature is NaN");
     BOTH(prompts, -1, "prompts is -1, expected at least 0");
     BOTH(steps, 0, "steps is 0, expected at least 1");
     BOTH(refresh, -3, "refresh is -3");
