@@ -112,8 +112,17 @@ int32_t prefopt_trainer_set_evaluation(prefopt_trainer *trainer, const prefopt_d
 bool pf_evaluation_due(const prefopt_trainer *trainer, bool asked)
 {
     const pf_evaluation *e = trainer->evaluation;
-    return e != NULL && e->step != trainer->step &&
-           (e->step < 0 || asked || trainer->step % e->options.every == 0);
+    if (e == NULL)
+        return false;
+    if (e->step == trainer->step)
+        return asked && e->stale != 0;
+    return e->step < 0 || asked || trainer->step % e->options.every == 0;
+}
+
+void pf_evaluation_outdate(prefopt_trainer *trainer)
+{
+    if (trainer->evaluation != NULL)
+        trainer->evaluation->stale = 1;
 }
 
 bool pf_evaluation_ended(const prefopt_trainer *trainer)
@@ -175,7 +184,7 @@ int32_t pf_evaluation_take(prefopt_trainer *trainer)
         e->best = now;
         e->best_step = trainer->step;
     }
-    bool counts = first || trainer->step % e->options.every == 0;
+    bool counts = first || (e->step != trainer->step && trainer->step % e->options.every == 0);
     if (first || (counts && now.loss < e->awaited - e->options.min_delta)) {
         e->awaited = now.loss;
         e->waited = 0;
@@ -184,6 +193,7 @@ int32_t pf_evaluation_take(prefopt_trainer *trainer)
     }
     e->now = now;
     e->step = trainer->step;
+    e->stale = 0;
     return PREFOPT_OK;
 }
 
@@ -220,5 +230,6 @@ int32_t prefopt_trainer_restore_best(prefopt_trainer *trainer)
     trainer->extra = e->best_extra;
     e->now = e->best; /* known without a look: it depends on the parameters alone */
     e->step = trainer->step;
+    e->stale = 0;
     return pf_trained_updated(&trainer->model);
 }

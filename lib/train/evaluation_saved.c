@@ -27,7 +27,8 @@ static const struct {
     size_t offset;
 } counts[] = {{"step", offsetof(pf_evaluation, step)},
               {"best_step", offsetof(pf_evaluation, best_step)},
-              {"waited", offsetof(pf_evaluation, waited)}},
+              {"waited", offsetof(pf_evaluation, waited)},
+              {"stale", offsetof(pf_evaluation, stale)}},
   numbers[] = {{"loss", offsetof(pf_evaluation, now.loss)},
                {"accuracy", offsetof(pf_evaluation, now.accuracy)},
                {"margin", offsetof(pf_evaluation, now.margin)},

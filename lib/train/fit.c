@@ -10,6 +10,7 @@
 #include <math.h>
 
 #include "pf_config.h"
+#include "train/pf_evaluation.h"
 #include "train/pf_fit.h"
 
 #if PF_HAVE_LBFGS
@@ -233,8 +234,10 @@ int32_t prefopt_trainer_fit(prefopt_trainer *trainer, prefopt_progress *result)
     int32_t status = PREFOPT_OK;
     if (trainer->objective->exists != NULL)
         status = trainer->objective->exists(trainer);
-    if (status == PREFOPT_OK)
+    if (status == PREFOPT_OK) {
+        pf_evaluation_outdate(trainer);
         status = run_fit(&fit);
+    }
     pf_free(trainer->context, fit.active);
     pf_free(trainer->context, fit.memory);
     if (status < 0)

@@ -20,6 +20,7 @@ typedef struct pf_evaluation {
     double best_extra;
     double awaited; /* the loss that patience wants to see beaten by min_delta */
     int64_t waited; /* evaluations since it was set */
+    int64_t stale;  /* 1: a fit has changed the parameters at that step */
 } pf_evaluation;
 
 void pf_evaluation_destroy(pf_evaluation *evaluation);
@@ -28,6 +29,8 @@ void pf_evaluation_destroy(pf_evaluation *evaluation);
  * step's number), and whether patience is out. */
 bool pf_evaluation_due(const prefopt_trainer *trainer, bool asked);
 bool pf_evaluation_ended(const prefopt_trainer *trainer);
+/* Of a trainer with or without evaluation: the parameters are others at the same step. */
+void pf_evaluation_outdate(prefopt_trainer *trainer);
 /* Evaluates; on failure nothing has changed. */
 int32_t pf_evaluation_take(prefopt_trainer *trainer);
 /* Writes the fields of the evaluation, where there is one. */

@@ -3,6 +3,7 @@
 #include <stdbool.h>
 
 #include "every_objective.h"
+#include "train/pf_evaluation.h"
 
 static prefopt_dataset *some_rows(const prefopt_dataset *data)
 {
@@ -409,6 +410,42 @@ START_TEST(best_parameters_come_back)
 END_TEST
 
 /* The tie parameter is a parameter. */
+/* A fit takes no step, but the parameters are others: what was found before it is asked for again,
+ * and patience has seen one evaluation. */
+START_TEST(a_fit_is_evaluated)
+{
+    prefopt_context *context = test_context(1);
+    setting s = setting_new(context);
+    prefopt_policy *policy = tabular_policy(&s.w);
+    prefopt_trainer *trainer;
+    prefopt_train_options o = train_defaults();
+    prefopt_progress before = {.struct_size = sizeof before}, after = before;
+    o.ridge = 0.1;
+    randomise(policy, 7, 2);
+    OK(make_dpo(&trainer, &s, policy, &o));
+    evaluate_with(trainer, &s, 2, 1, 0);
+    OK(prefopt_trainer_run(trainer, 0, &before));
+    int32_t status = prefopt_trainer_fit(trainer, NULL);
+    if (status != PREFOPT_ERR_UNSUPPORTED) { /* built without liblbfgs */
+        OK(status);
+        OK(prefopt_trainer_run(trainer, 0, &after));
+        ck_assert(fabs(after.eval_loss - before.eval_loss) > 0.01);
+        ck_assert_double_eq(after.best_eval_loss, fmin(after.eval_loss, before.eval_loss));
+        ck_assert_int_eq(after.eval_step, 0);
+        OK(prefopt_trainer_run(trainer, 0, &before));
+        ck_assert_double_eq(before.eval_loss, after.eval_loss);
+        ck_assert_int_eq(trainer->evaluation->waited, 0);
+        evaluate_with(trainer, &s, 2, 1, 0); /* evaluated anew */
+        OK(prefopt_trainer_run(trainer, 0, &before));
+        ck_assert_double_eq(before.eval_loss, after.eval_loss);
+    }
+    prefopt_trainer_destroy(trainer);
+    prefopt_policy_destroy(policy);
+    setting_free(&s);
+    prefopt_context_destroy(context);
+}
+END_TEST
+
 START_TEST(best_tie_parameter_comes_back)
 {
     prefopt_context *context = test_context(1);
@@ -603,6 +640,7 @@ int main(void)
     const TTest *tests[] = {training_does_not_feel_it,
                             the_first_call_is_step_0,
                             best_parameters_come_back,
+                            a_fit_is_evaluated,
                             best_tie_parameter_comes_back,
                             a_callback_is_not_patience,
                             wrong_arguments,
