@@ -19,6 +19,9 @@ void pf_evaluation_describe(const prefopt_trainer *trainer, pf_describe *to)
     pf_describe_fields(to, fields, sizeof fields / sizeof *fields, &e->options);
     pf_describe_i64(to, "rows", e->held_out->rows->n);
     pf_describe_bytes(to, "data", &hash, (int64_t)sizeof hash);
+    /* Its loss, and the reference's numbers, which need not be those of training. */
+    if (e->held_out->objective->describe != NULL)
+        e->held_out->objective->describe(e->held_out, to);
 }
 
 /* All numbers: for each, its name and place. */

@@ -378,6 +378,21 @@ START_TEST(test_other_runs)
     prefopt_trainer_destroy(other);
     prefopt_reference_destroy(reference);
     world_free(&w);
+    /* Another reference of the held-out pairs. */
+    prefopt_evaluation_options e;
+    OK(prefopt_evaluation_options_init(&e, sizeof e));
+    OK(prefopt_trainer_set_evaluation(x.trainer, x.s.margined, x.s.reference, &e));
+    OK(prefopt_trainer_save(x.trainer, at(base, "evaluated"), NULL));
+    policy = tabular_policy(&x.s.w);
+    OK(prefopt_reference_freeze(&reference, policy));
+    OK(make_dpo(&other, &x.s, policy, &x.o));
+    OK(prefopt_trainer_set_evaluation(other, x.s.margined, reference, &e));
+    REFUSES(other, at(base, "evaluated"), PREFOPT_ERR_STATE, "evaluation.reference_logp is {");
+    OK(prefopt_trainer_set_evaluation(other, x.s.margined, x.s.reference, &e));
+    OK(prefopt_trainer_restore(other, at(base, "evaluated")));
+    prefopt_trainer_destroy(other);
+    prefopt_reference_destroy(reference);
+    prefopt_policy_destroy(policy);
     /* What may differ. */
     o = x.o;
     o.tolerance = 1e-3;
