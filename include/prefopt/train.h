@@ -167,8 +167,9 @@ PREFOPT_API int32_t prefopt_train_options_init(prefopt_train_options *options,
 
 /* ---- the objectives. Each creates a trainer that the caller owns; its options may be NULL.
  * Errors of all: ARGUMENT (NULL, an option; a row of the wrong kind is named; no rows, or none with
- * weight), UNSUPPORTED (the model has no backward), MEMORY, CALLBACK, VERSION; those of the models
- * at training are at fit and run. Since 0.1. */
+ * weight), NUMERIC (an option of a sampler or ranker is NaN; a reference's or reward's number),
+ * UNSUPPORTED (the model has no backward), MEMORY, CALLBACK, VERSION; those of the models at training
+ * are at fit and run. Since 0.1. */
 
 /* Maximum likelihood: -sum_i w_i mean_j log pi(y_ij | x_i) / sum_i w_i over COMPLETIONS rows: the
  * forward KL from the data, but for the data's entropy (lecture 22.2). */
@@ -326,8 +327,8 @@ PREFOPT_API int32_t prefopt_evaluation_options_init(prefopt_evaluation_options *
  * models with a byte budget within it.
  *
  * Errors: ARGUMENT (NULL, options, a row of another kind, which is named), UNSUPPORTED (policy
- * gradient, soft RL), NUMERIC (the reference), MEMORY, CALLBACK, VERSION. Then the evaluation is as
- * before. Since 0.1. */
+ * gradient, soft RL), STATE (a row's ref_key does not fit), NUMERIC (the reference), MEMORY,
+ * CALLBACK, VERSION. Then the evaluation is as before. Since 0.1. */
 PREFOPT_API int32_t prefopt_trainer_set_evaluation(prefopt_trainer *trainer,
                                                    const prefopt_dataset *held_out,
                                                    const prefopt_reference *reference,
@@ -404,7 +405,8 @@ PREFOPT_API int32_t prefopt_trainer_save(const prefopt_trainer *trainer, const c
  * one: afterwards trainer and model are as they were when it was saved. The trainer must have been
  * made as the saved one was: with the same objective, options, data, evaluation and shape of model
  * (the parameters may be any; a reward model and a reference must be those of the start). progress,
- * tolerance and max_iterations may differ, and so may the number of threads.
+ * tolerance and max_iterations may differ, and so may the number of threads; with another
+ * micro_batch or collective it is the same run but for rounding.
  *
  * Errors: IO (there is none; a file cannot be read), FORMAT (a file is damaged, or of another
  * checkpoint: names file and field), STATE (the run is another: names the field and both values),
