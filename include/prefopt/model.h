@@ -193,10 +193,11 @@ PREFOPT_API int32_t prefopt_policy_hash(prefopt_policy *policy, uint64_t *out);
 
 /* All completions of the space for each row of `prompts` (any kind; its completions are ignored)
  * with their log-probabilities: a new dataset with one row of kind COMPLETIONS a prompt row, in
- * lexicographic order, column logp filled (completions of probability 0 are listed too). Refused
- * with UNSUPPORTED and the count when there are more than `limit` completions a prompt (0:
- * 1,000,000). The caller owns *out. Errors: ARGUMENT, UNSUPPORTED, NUMERIC (also when the
- * probabilities of a prompt do not sum to 1 within 1e-4), MEMORY, CALLBACK. Since 0.1. */
+ * lexicographic order, column logp filled (completions of probability 0 are listed too). After a
+ * prompt of p tokens a transformer's horizon is max_positions - p. Refused with UNSUPPORTED and the
+ * count when there are more than `limit` completions a prompt (0: 1,000,000). The caller owns *out.
+ * Errors: ARGUMENT, UNSUPPORTED, NUMERIC (also when the probabilities of a prompt do not sum to 1
+ * within 1e-4), MEMORY, CALLBACK. Since 0.1. */
 PREFOPT_API int32_t prefopt_policy_enumerate(prefopt_dataset **out, prefopt_policy *policy,
                                              const prefopt_dataset *prompts, int64_t limit);
 

@@ -8,9 +8,9 @@
  * (lecture 22.3)
  *
  * Reports of a policy enumerate the completions of each prompt, so they are exact; policies without
- * a space, or with one too large (above 1,000,000 completions a prompt), are
- * PREFOPT_ERR_UNSUPPORTED. Probabilities of a prompt's completions must sum to 1 within 1e-4, the
- * reference's too (NUMERIC), and are taken as they are.
+ * a space, or with one too large (above 1,000,000 completions a prompt), and transformers with
+ * prompts of several lengths are PREFOPT_ERR_UNSUPPORTED. Probabilities of a prompt's completions
+ * must sum to 1 within 1e-4, the reference's too (NUMERIC), and are taken as they are.
  *
  * Prompts are the distinct ones of the dataset's rows, in order of first appearance. A mean over
  * prompts weighs each by the sum of its rows' weights, so that every row counts by its weight; rows
@@ -82,7 +82,8 @@ typedef struct prefopt_displacement {
     int64_t worst_pair;      /* its row; the first of several */
     /* Mean mass over prompts on completions that no row holds, and the largest log pi_after /
      * pi_before of one of them (-INFINITY when there is none). NaN where the space cannot be
-     * enumerated, or `before` knows only the completions of the pairs. */
+     * enumerated, a completion of the pairs is not of it (cut off before its end), or `before`
+     * knows only the completions of the pairs. */
     double unseen_mass_before, unseen_mass_after;
     double max_unseen_log_ratio;
 } prefopt_displacement;

@@ -64,8 +64,9 @@ PREFOPT_API int32_t prefopt_transformer_config_init(prefopt_transformer_config *
 
 /* A transformer from scratch: matrices normal with standard deviation init_scale, biases 0, norms 1
  * and 0, as `transformers` begins. The same seed gives the same weights, whatever the threads. Its
- * space: vocab, eos, horizon max_positions. config NULL: defaults. The caller owns *out.
- * Errors: ARGUMENT (names the field), NUMERIC, MEMORY, VERSION. Thread-safe. Since 0.1. */
+ * space: vocab, eos, horizon max_positions (of which a prompt takes its part). config NULL:
+ * defaults. The caller owns *out. Errors: ARGUMENT (names the field), NUMERIC, MEMORY, VERSION.
+ * Thread-safe. Since 0.1. */
 PREFOPT_API int32_t prefopt_policy_create_transformer(prefopt_policy **out,
                                                       prefopt_context *context,
                                                       const prefopt_transformer_config *config,

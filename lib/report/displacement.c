@@ -94,19 +94,19 @@ static int32_t unseen(const prefopt_dataset *pairs, const prefopt_reference *bef
     pf_exact_space space;
     int32_t status = pf_exact_space_create(&space, pairs, after, NULL, NULL);
     if (status == PREFOPT_ERR_UNSUPPORTED)
-        return PREFOPT_OK; /* no space, or one too large */
+        return PREFOPT_OK; /* no space, one too large, or not the same for all prompts */
     PF_TRY(status);
     double *support = pf_alloc(space.context, space.view.n, sizeof *support);
     double *ref_logp = pf_alloc(space.context, space.view.n, sizeof *ref_logp);
     status = support == NULL || ref_logp == NULL ? PREFOPT_ERR_MEMORY
                                                  : pf_exact_support(&space, pairs, support);
-    if (status == PREFOPT_OK) {
+    if (status == PREFOPT_OK)
         status = pf_exact_reference(&space, before, ref_logp);
-        if (status == PREFOPT_OK)
-            of_unseen(&space, support, ref_logp, own);
-        else if (status == PREFOPT_ERR_ARGUMENT)
-            status = PREFOPT_OK; /* it answered for the pairs, and knows no more than those */
-    }
+    if (status == PREFOPT_OK)
+        of_unseen(&space, support, ref_logp, own);
+    else if (status == PREFOPT_ERR_ARGUMENT) /* both models answered for the pairs: one of those is
+                                                cut off, or `before` knows no more than those */
+        status = PREFOPT_OK;
     pf_free(space.context, support);
     pf_free(space.context, ref_logp);
     pf_exact_space_destroy(&space);

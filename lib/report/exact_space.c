@@ -125,7 +125,14 @@ static int32_t fill(pf_exact_space *space, const prefopt_dataset *data, prefopt_
     PF_TRY(prefopt_policy_enumerate(&space->all, policy, space->prompts, 0));
     PF_TRY(prefopt_dataset_sequences(space->all, &space->view));
     PF_TRY(prefopt_dataset_columns(space->all, &columns));
-    space->n = space->view.n / space->n_prompts;
+    space->n = columns.first[1];
+    for (int64_t x = 1; x < space->n_prompts; x++)
+        if (columns.first[x + 1] != (x + 1) * space->n)
+            return pf_fail(PREFOPT_ERR_UNSUPPORTED,
+                           "prompt %lld has %lld completions, prompt 0 has %lld: a transformer's "
+                           "prompts must be of one length",
+                           (long long)x, (long long)(columns.first[x + 1] - columns.first[x]),
+                           (long long)space->n);
     space->logp = columns.logp;
     if (reference != NULL) {
         space->ref_logp = pf_alloc(space->context, space->view.n, sizeof *space->ref_logp);

@@ -170,6 +170,69 @@ START_TEST(refusals)
 }
 END_TEST
 
+/* After a longer prompt there is less room: each prompt has a space of its own. */
+START_TEST(transformers_end_where_their_positions_do)
+{
+    prefopt_context *context = test_context(2);
+    prefopt_transformer_config c;
+    OK(prefopt_transformer_config_init(&c, sizeof c));
+    c.vocab = 3;
+    c.n_layers = 1;
+    c.width = 8;
+    c.n_heads = 2;
+    c.ff_width = 8;
+    c.max_positions = 4;
+    c.rotary_fraction = 0.5;
+    c.init_scale = 0.5;
+    prefopt_policy *policy;
+    OK(prefopt_policy_create_transformer(&policy, context, &c, 5));
+    static const int64_t lengths[] = {1, 3, 2, 2, 1}, counts[] = {15, 3, 7, 7, 15};
+    static const int32_t prompt[] = {1, 2, 0, 1};
+    prefopt_dataset *prompts, *all = NULL;
+    prefopt_row row;
+    list expected = list_new();
+    OK(prefopt_dataset_create(&prompts, context));
+    OK(prefopt_row_init(&row, sizeof row));
+    row.prompt = prompt;
+    for (int i = 0; i < 5; i++) {
+        prefopt_space space = space_of(3, 4 - lengths[i], 0);
+        row.prompt_len = lengths[i];
+        OK(prefopt_dataset_append(prompts, &row));
+        list_add_all(&expected, &space, prompt, (int)lengths[i]);
+    }
+    OK(prefopt_policy_enumerate(&all, policy, prompts, 15));
+    prefopt_sequences got = {.struct_size = sizeof got};
+    prefopt_columns columns = {.struct_size = sizeof columns};
+    OK(prefopt_dataset_sequences(all, &got));
+    OK(prefopt_dataset_columns(all, &columns));
+    ck_assert_int_eq(got.n, expected.view.n);
+    ck_assert_mem_eq(got.offsets, expected.offsets, (size_t)(got.n + 1) * 8);
+    ck_assert_mem_eq(got.prompt_len, expected.prompt_len, (size_t)got.n * 8);
+    ck_assert_mem_eq(got.tokens, expected.tokens, (size_t)got.offsets[got.n] * 4);
+    double logp[15 + 3 + 7 + 7 + 15];
+    OK(prefopt_policy_logprobs(policy, &got, logp, NULL));
+    ck_assert_mem_eq(columns.logp, logp, sizeof logp);
+    for (int i = 0; i < 5; i++) {
+        ck_assert_int_eq(columns.first[i + 1] - columns.first[i], counts[i]);
+        CLOSE(prefopt_log_sum_exp(counts[i], logp + columns.first[i]), 0, 1e-6);
+    }
+    prefopt_dataset_destroy(all);
+    all = NULL;
+    FAILS(PREFOPT_ERR_UNSUPPORTED, "15 completions a prompt, expected at most limit = 14",
+          prefopt_policy_enumerate(&all, policy, prompts, 14));
+    row.prompt_len = 4;
+    OK(prefopt_dataset_append(prompts, &row));
+    FAILS(PREFOPT_ERR_ARGUMENT,
+          "row 5: the prompt has 4 tokens, expected at most max_positions - 1",
+          prefopt_policy_enumerate(&all, policy, prompts, 0));
+    ck_assert_ptr_null(all);
+    list_free(&expected);
+    prefopt_dataset_destroy(prompts);
+    prefopt_policy_destroy(policy);
+    prefopt_context_destroy(context);
+}
+END_TEST
+
 START_TEST(every_allocation_may_fail)
 {
     counting_allocator a = {0};
@@ -201,4 +264,4 @@ START_TEST(every_allocation_may_fail)
 END_TEST
 
 TEST_MAIN("enumerate", spaces_are_counted, all_completions_in_order_and_summing_to_one, refusals,
-          every_allocation_may_fail)
+          transformers_end_where_their_positions_do, every_allocation_may_fail)

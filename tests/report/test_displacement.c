@@ -148,6 +148,83 @@ START_TEST(not_enumerated)
 }
 END_TEST
 
+static prefopt_policy *small_transformer(prefopt_context *context, uint64_t seed)
+{
+    prefopt_transformer_config c;
+    OK(prefopt_transformer_config_init(&c, sizeof c));
+    c.eos = -1;
+    c.vocab = 3;
+    c.n_layers = 1;
+    c.width = 8;
+    c.n_heads = 2;
+    c.ff_width = 8;
+    c.max_positions = 4;
+    c.rotary_fraction = 0.5;
+    c.init_scale = 0.5;
+    prefopt_policy *policy;
+    OK(prefopt_policy_create_transformer(&policy, context, &c, seed));
+    return policy;
+}
+
+/* A transformer's completions end where its positions do. Those of prompts of several lengths, or
+ * pairs that are cut off before, are no space: the pairs are reported, the unseen is not known. */
+START_TEST(transformers)
+{
+    prefopt_context *context = test_context(1);
+    prefopt_policy *policy = small_transformer(context, 1), *after = small_transformer(context, 2);
+    prefopt_reference *before;
+    prefopt_dataset *pairs, *all;
+    static const int32_t prompt[] = {1, 2}, chosen[] = {0, 2}, rejected[] = {2, 1};
+    OK(prefopt_reference_freeze(&before, policy));
+    OK(prefopt_dataset_create(&pairs, context));
+    OK(prefopt_dataset_append_pair(pairs, prompt, 2, chosen, 2, rejected, 2, 1, 1, 0));
+    OK(prefopt_policy_enumerate(&all, after, pairs, 0));
+    prefopt_sequences in = {.struct_size = sizeof in};
+    OK(prefopt_dataset_sequences(all, &in));
+    ck_assert_int_eq(in.n, 9);
+    double was[9], is[9], mass_before = 0, mass_after = 0, ratio = -INFINITY;
+    OK(prefopt_reference_logprobs(before, &in, was));
+    OK(prefopt_policy_logprobs(after, &in, is, NULL));
+    for (int i = 0; i < 9; i++)
+        if (i != 2 && i != 7) {
+            mass_before += exp(was[i]);
+            mass_after += exp(is[i]);
+            ratio = fmax(ratio, is[i] - was[i]);
+        }
+    prefopt_displacement d = {.struct_size = sizeof d};
+    OK(prefopt_report_displacement(&d, pairs, before, after));
+    CLOSE(d.chosen, is[2] - was[2], 1e-6);
+    CLOSE(d.rejected, is[7] - was[7], 1e-6);
+    CLOSE(d.unseen_mass_before, mass_before, 1e-12);
+    CLOSE(d.unseen_mass_after, mass_after, 1e-12);
+    CLOSE(d.max_unseen_log_ratio, ratio, 1e-12);
+    prefopt_kl_summary kl = {.struct_size = sizeof kl};
+    OK(prefopt_report_kl(&kl, after, before, pairs, 0, 0));
+    ck_assert(kl.reverse > 0);
+    for (int cut = 0; cut < 2; cut++) {
+        prefopt_dataset *other;
+        OK(prefopt_dataset_create(&other, context));
+        OK(prefopt_dataset_append_pair(other, prompt, 2, chosen, 2, rejected, 2, 1, 1, 0));
+        OK(prefopt_dataset_append_pair(other, prompt, cut ? 2 : 1, chosen, 1, rejected, 1, 1, 1,
+                                       0));
+        OK(prefopt_report_displacement(&d, other, before, after));
+        ck_assert(isfinite(d.chosen) && d.n_pairs == 2);
+        ck_assert(isnan(d.unseen_mass_before) && isnan(d.unseen_mass_after));
+        ck_assert(isnan(d.max_unseen_log_ratio));
+        if (!cut)
+            FAILS(PREFOPT_ERR_UNSUPPORTED, "prompt 1 has 27 completions, prompt 0 has 9",
+                  prefopt_report_kl(&kl, after, before, other, 0, 0));
+        prefopt_dataset_destroy(other);
+    }
+    prefopt_dataset_destroy(all);
+    prefopt_dataset_destroy(pairs);
+    prefopt_reference_destroy(before);
+    prefopt_policy_destroy(policy);
+    prefopt_policy_destroy(after);
+    prefopt_context_destroy(context);
+}
+END_TEST
+
 START_TEST(refusals)
 {
     prefopt_context *context = test_context(1);
@@ -199,4 +276,5 @@ START_TEST(allocator_failures)
 }
 END_TEST
 
-TEST_MAIN("displacement", by_hand, never, not_enumerated, refusals, allocator_failures)
+TEST_MAIN("displacement", by_hand, never, not_enumerated, transformers, refusals,
+          allocator_failures)
