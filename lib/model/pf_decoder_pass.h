@@ -2,7 +2,7 @@
 #ifndef PF_DECODER_PASS_H
 #define PF_DECODER_PASS_H
 
-#include "model/pf_decoder.h"
+#include "model/pf_decoder_rows.h"
 
 enum {
     PF_PASS_ROWS = 64,   /* rows of a block: of a product, of a chunk of a prompt */
@@ -19,20 +19,6 @@ typedef struct {
     float *keys_values;
     int64_t length, first;
 } pf_decode_segment;
-
-/* Positions of a page: no more than a sequence can have. */
-static inline int64_t pf_page_length(const pf_shape *shape)
-{
-    int64_t most = shape->config.max_positions;
-    return most < PF_DECODER_PAGE ? most : PF_DECODER_PAGE;
-}
-
-/* Positions after a prompt. */
-typedef struct pf_page {
-    struct pf_page *next; /* in the list of free ones */
-    int64_t references;
-    float *data; /* [layers, 2, heads, pf_page_length, head_width] */
-} pf_page;
 
 /* Working arrays of a pass. */
 typedef struct {
