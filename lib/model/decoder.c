@@ -262,9 +262,10 @@ int64_t pf_decoder_rest(pf_decoder *decoder)
     forget(decoder);
     const pf_shape *shape = decoder->shape;
     int64_t page = saturated(pf_decoder_prompt_bytes(shape, pf_page_length(shape)), 1, 64);
+    int64_t packed = decoder->packed == NULL ? 0 : shape->n * (int64_t)sizeof(float);
     return saturated(decoder->rows.n_pages, page,
                      saturated(decoder->capacity, pf_decoder_row_bytes(shape, 0, 0) - page,
-                               saturated(decoder->scores_capacity, sizeof(float), 0)));
+                               saturated(decoder->scores_capacity, sizeof(float), packed)));
 }
 
 /* ---- passes */
