@@ -68,14 +68,15 @@ typedef struct {
 typedef struct pf_policy_extras {
     /* See pf_policy_keeps; in->n >= 1. */
     int64_t (*keeps)(void *payload, const prefopt_sequences *in);
-    /* A decoder of the policy's present weights, for the caller to destroy before they change;
-     * scale: see pf_decoder_create. Its shape's vocabulary and eos are the space's. MEMORY. */
+    /* A decoder of the policy's present weights, to be given back (decoder_done) before they
+     * change; scale: see pf_decoder_create. Its shape's vocabulary and eos are the space's. MEMORY.
+     */
     int32_t (*decoder)(void *payload, float scale, pf_decoder **out);
     /* Of the transformer behind; nothing is written where there is none. */
     void (*weights)(void *payload, pf_values *out);
     /* Of all that decides what it answers: kind, shape, parameters. */
     int32_t (*hash)(void *payload, uint64_t *out);
-    /* Gives it back, in place of destroying it; NULL is fine. There where decoder is. */
+    /* There where decoder is: it may be kept for the next who asks. */
     void (*decoder_done)(void *payload, pf_decoder *decoder);
 } pf_policy_extras;
 

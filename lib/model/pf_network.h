@@ -9,7 +9,7 @@
 
 #include "data/pf_data.h"
 #include "math/pf_kept_logits.h"
-#include "model/pf_transformer.h"
+#include "model/pf_model.h"
 
 /* ---- the batch (token_rows.c)
  *
@@ -202,7 +202,10 @@ int32_t pf_transformer_parameters(pf_transformer *model, prefopt_parameters *out
 /* Forgets what was kept. NUMERIC: names the tensor with a parameter that is not finite. */
 int32_t pf_transformer_updated(pf_transformer *model);
 
-uint64_t pf_transformer_hash(const pf_transformer *model);
+/* For the extras of policy and reward (pf_model.h). */
+void pf_transformer_values(void *payload, pf_values *out);
+int32_t pf_transformer_hash(void *payload, uint64_t *out);
+
 int32_t pf_transformer_set_recompute(pf_transformer *model, int32_t recompute);
 /* Retains transitions (NULL: none) in place of those before. */
 void pf_transformer_set_transitions(pf_transformer *model, pf_transitions *transitions);

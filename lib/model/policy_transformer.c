@@ -191,22 +191,6 @@ static int32_t transformer_decoder(void *payload, float scale, pf_decoder **out)
     return status;
 }
 
-static void transformer_weights(void *payload, pf_values *out)
-{
-    const pf_transformer *model = payload;
-    *out = (pf_values){.shape = model->shape,
-                       .dtype = PREFOPT_F32,
-                       .n = model->shape->n,
-                       .value = model->weights->value,
-                       .transitions = model->transitions};
-}
-
-static int32_t transformer_hash(void *payload, uint64_t *out)
-{
-    *out = pf_transformer_hash(payload);
-    return PREFOPT_OK;
-}
-
 /* Memory taken anew for each of many short calls can cost more than the calls; but a policy does
  * not hold on to much. */
 enum { KEPT_DECODER_BYTES = 64 << 20 };
@@ -222,8 +206,8 @@ static void transformer_decoder_done(void *payload, pf_decoder *decoder)
 
 static const pf_policy_extras extras = {.keeps = transformer_keeps,
                                         .decoder = transformer_decoder,
-                                        .weights = transformer_weights,
-                                        .hash = transformer_hash,
+                                        .weights = pf_transformer_values,
+                                        .hash = pf_transformer_hash,
                                         .decoder_done = transformer_decoder_done};
 
 int32_t pf_policy_transformer_wrap(prefopt_policy **out, pf_transformer *model)

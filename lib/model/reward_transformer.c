@@ -138,24 +138,8 @@ static const prefopt_reward_callbacks callbacks = {
     .updated = transformer_updated,
 };
 
-static void transformer_weights(void *payload, pf_values *out)
-{
-    const pf_transformer *model = payload;
-    *out = (pf_values){.shape = model->shape,
-                       .dtype = PREFOPT_F32,
-                       .n = model->shape->n,
-                       .value = model->weights->value,
-                       .transitions = model->transitions};
-}
-
-static int32_t transformer_hash(void *payload, uint64_t *out)
-{
-    *out = pf_transformer_hash(payload);
-    return PREFOPT_OK;
-}
-
 static const pf_policy_extras extras = {
-    .keeps = transformer_keeps, .weights = transformer_weights, .hash = transformer_hash};
+    .keeps = transformer_keeps, .weights = pf_transformer_values, .hash = pf_transformer_hash};
 
 int32_t pf_reward_transformer_wrap(prefopt_reward **out, pf_transformer *model)
 {

@@ -174,9 +174,20 @@ int32_t pf_transformer_updated(pf_transformer *model)
                    tensor->name, (long long)(at - tensor->offset), (double)value[at]);
 }
 
-/* What recomputing and init_scale are has no part in what the model answers. */
-uint64_t pf_transformer_hash(const pf_transformer *model)
+void pf_transformer_values(void *payload, pf_values *out)
 {
+    const pf_transformer *model = payload;
+    *out = (pf_values){.shape = model->shape,
+                       .dtype = PREFOPT_F32,
+                       .n = model->shape->n,
+                       .value = model->weights->value,
+                       .transitions = model->transitions};
+}
+
+/* What recomputing and init_scale are has no part in what the model answers. */
+int32_t pf_transformer_hash(void *payload, uint64_t *out)
+{
+    const pf_transformer *model = payload;
     const prefopt_transformer_config *c = &model->shape->config;
     const int64_t whole[] = {c->architecture, c->activation,    c->parallel_residual,
                              c->tied,         c->eos,           c->vocab,
@@ -191,8 +202,9 @@ uint64_t pf_transformer_hash(const pf_transformer *model)
     if (model->transitions != NULL)
         hash =
             pf_content_hash(model->context, hash, model->transitions->allowed, c->vocab * c->vocab);
-    return pf_content_hash(model->context, hash, model->weights->value,
+    *out = pf_content_hash(model->context, hash, model->weights->value,
                            model->shape->n * (int64_t)sizeof(float));
+    return PREFOPT_OK;
 }
 
 int32_t pf_transformer_set_recompute(pf_transformer *model, int32_t recompute)
