@@ -248,12 +248,9 @@ int32_t prefopt_dataset_sequences(const prefopt_dataset *dataset, prefopt_sequen
 
 uint64_t prefopt_dataset_hash(const prefopt_dataset *dataset)
 {
-    if (dataset == NULL)
+    prefopt_sequences all = {.struct_size = sizeof all};
+    if (dataset == NULL || prefopt_dataset_sequences(dataset, &all) != PREFOPT_OK)
         return 0;
-    uint64_t hash = pf_stream(PF_HASH_START, (uint64_t)dataset->n_sequences);
-    for (int64_t i = 0; i < dataset->n_sequences; i++)
-        hash = pf_stream(hash, pf_sequence_hash(dataset->tokens + dataset->offsets[i],
-                                                dataset->offsets[i + 1] - dataset->offsets[i],
-                                                dataset->prompt_len[i]));
+    uint64_t hash = pf_row_hash(&all, 0, all.n);
     return hash != 0 ? hash : 1;
 }

@@ -44,7 +44,7 @@ bool pf_sequence_equal(const prefopt_sequences *a, int64_t i, const prefopt_sequ
  * other reference and no row that was edited. Given the sequences it is one-to-one in the hash: the
  * key tells which reference it was. */
 
-/* Hash of sequences first .. end - 1 of a checked view, in order. */
+/* Hash of sequences first .. end - 1 of a checked view, in order: of a row, or of all. */
 uint64_t pf_row_hash(const prefopt_sequences *in, int64_t first, int64_t end);
 uint64_t pf_ref_key(uint64_t reference, uint64_t row_hash);
 uint64_t pf_ref_key_reference(uint64_t key, uint64_t row_hash);
