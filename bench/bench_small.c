@@ -4,13 +4,17 @@
  *
  * GPT-NeoX, width 64, 2 layers, 4 heads, feed-forward 256, vocabulary 16: 102,272 parameters,
  * random weights. Sequences are 8 tokens, the first two the prompt (192 different ones); three
- * tokens may follow each token (prefopt_policy_set_transitions). Measured, each the median over the
- * rounds of the mean over a run: dpo_step      64 pairs: policy forward and backward, clip, AdamW;
- * reference numbers are stored sft_step      128 sequences: the same by maximum likelihood sample_N
- * 16 completions for each of N prompts; microseconds a completion score         4,000 sequences by
- * a reward model; microseconds a sequence logprobs      4,000 sequences by a frozen policy;
- * microseconds a sequence adamw         gradient norm and AdamW on the parameters peer_small.py
- * does the same arithmetic in PyTorch. */
+ * tokens may follow each token (prefopt_policy_set_transitions). Measured, each the mean over a
+ * run, the least over the rounds:
+ *
+ *     dpo_step    64 pairs: policy forward and backward, clip, AdamW; reference numbers are stored
+ *     sft_step    128 sequences: the same by maximum likelihood
+ *     sample_N    16 completions for each of N prompts; microseconds a completion
+ *     score       4,000 sequences by a reward model; microseconds a sequence
+ *     logprobs    4,000 sequences by a frozen policy; microseconds a sequence
+ *     adamw       gradient norm and AdamW on the parameters
+ *
+ * peer_small.py does the same arithmetic in PyTorch. */
 #define _GNU_SOURCE
 #include <stdio.h>
 #include <stdlib.h>

@@ -167,6 +167,9 @@ def main():
     dpo_step, sft_step = trainer(model, dpo), trainer(model, sft)
     adamw = torch.optim.AdamW(model.parameters(), lr=1e-6, weight_decay=0, foreach=True)
 
+    for value in model.parameters():  # of the first round, if nothing else is measured before
+        value.grad = torch.full_like(value, 1e-3)
+
     def optimise():
         nn.utils.clip_grad_norm_([p for p in model.parameters()], 1)
         adamw.step()
