@@ -124,8 +124,6 @@ int main(int argc, char **argv)
     char *to = language_path(words[2], "tokenizer.json");
     language_copy(from, to);
     printf("%s: the tuned checkpoint\n", words[2]);
-    free(from);
-    free(to);
     prefopt_trainer_destroy(trainer);
     prefopt_reference_destroy(reference);
     prefopt_dataset_destroy(pairs);

@@ -55,7 +55,6 @@ int main(int argc, char **argv)
            (long long)config.vocab, 1e-6 * (double)parameters.n);
     printf("The weights are random: its text is noise until it is trained, by\n"
            "prefopt_trainer_create_mle on COMPLETIONS rows, say.\n");
-    free(path);
     prefopt_policy_destroy(policy);
     prefopt_tokenizer_destroy(tokenizer);
     prefopt_context_destroy(context);

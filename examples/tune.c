@@ -23,27 +23,22 @@ static int turns(const prefopt_transformer_config *c)
     return n > 0 && n % 2 == 0;
 }
 
-static int init(const tune_options *o)
+/* 0, or the exit code where the options do not fit the tokenizer. */
+static int fill_config(prefopt_transformer_config *config, const tune_options *o,
+                       const prefopt_tokenizer *tokenizer)
 {
-    prefopt_context *context;
-    prefopt_tokenizer *tokenizer;
-    prefopt_transformer_config config;
-    prefopt_policy *policy;
-    prefopt_parameters parameters = {.struct_size = sizeof parameters};
-    CALL(prefopt_context_create(&context, NULL));
-    CALL(prefopt_tokenizer_load(&tokenizer, context, o->tokenizer));
-    CALL(prefopt_transformer_config_init(&config, sizeof config));
+    CALL(prefopt_transformer_config_init(config, sizeof *config));
     int64_t tokens = prefopt_tokenizer_size(tokenizer);
-    config.vocab = o->vocab > 0 ? (int64_t)o->vocab : tokens;
-    if (tokens > config.vocab) {
-        fprintf(stderr, "--vocab is %lld, %s has %lld tokens\n", (long long)config.vocab,
+    config->vocab = o->vocab > 0 ? (int64_t)o->vocab : tokens;
+    if (tokens > config->vocab) {
+        fprintf(stderr, "--vocab is %lld, %s has %lld tokens\n", (long long)config->vocab,
                 o->tokenizer, (long long)tokens);
         return 2;
     }
-    config.eos = language_end(tokenizer);
+    config->eos = language_end(tokenizer);
     if (o->eos != NULL)
-        CALL(prefopt_tokenizer_token(tokenizer, o->eos, (int64_t)strlen(o->eos), &config.eos));
-    if (config.eos < 0) {
+        CALL(prefopt_tokenizer_token(tokenizer, o->eos, (int64_t)strlen(o->eos), &config->eos));
+    if (config->eos < 0) {
         fprintf(stderr,
                 o->eos != NULL ? "%s has no token %s\n"
                                : "%s has no token that ends a text by a usual name: name it with "
@@ -51,37 +46,54 @@ static int init(const tune_options *o)
                 o->tokenizer, o->eos);
         return 1;
     }
-    config.n_layers = (int64_t)o->layers;
-    config.width = (int64_t)o->width;
-    config.n_heads = (int64_t)o->heads;
-    config.ff_width = o->ff_width > 0 ? (int64_t)o->ff_width : 4 * config.width;
-    config.max_positions = (int64_t)o->positions;
-    config.tied = o->tied != 0;
-    config.init_scale = o->init_scale;
-    while (config.rotary_fraction < 1 && !turns(&config)) /* small heads turn a larger part */
-        config.rotary_fraction *= 2;
-    CALL(prefopt_policy_create_transformer(&policy, context, &config, (uint64_t)o->seed));
+    config->n_layers = (int64_t)o->layers;
+    config->width = (int64_t)o->width;
+    config->n_heads = (int64_t)o->heads;
+    config->ff_width = o->ff_width > 0 ? (int64_t)o->ff_width : 4 * config->width;
+    config->max_positions = (int64_t)o->positions;
+    config->tied = o->tied != 0;
+    config->init_scale = o->init_scale;
+    while (config->rotary_fraction < 1 && !turns(config)) /* small heads turn a larger part */
+        config->rotary_fraction *= 2;
+    return 0;
+}
+
+static void make_model(const tune_options *o, prefopt_context *context,
+                       const prefopt_transformer_config *config)
+{
+    prefopt_policy *policy;
+    prefopt_parameters parameters = {.struct_size = sizeof parameters};
+    CALL(prefopt_policy_create_transformer(&policy, context, config, (uint64_t)o->seed));
     const char *none[] = {NULL};
     run_folder_begin(o->out, none);
-    json_t *echo =
-        run_folder_echo(o, json_pack("{s:o}", "tokenizer", run_folder_file(o->tokenizer)));
+    json_t *echo = run_folder_echo(
+        o, kept_json(json_pack("{s:O}", "tokenizer", run_folder_file(o->tokenizer))));
     if (run_folder_check(o->out, o, echo))
         printf("%s is made already: this makes the same again\n", o->out);
     run_folder_write(o->out, "config_echo.json", echo);
     CALL(prefopt_policy_parameters(policy, &parameters));
-    char *path = language_path(o->out, "tokenizer.json");
-    language_copy(o->tokenizer, path);
+    language_copy(o->tokenizer, language_path(o->out, "tokenizer.json"));
     CALL(prefopt_policy_save(policy, o->out));
     printf("%s: %lld layers, width %lld, %lld heads, %lld tokens: %.2f million parameters\n"
            "The weights are random: its text is noise until tune sft has trained it.\n",
-           o->out, (long long)config.n_layers, (long long)config.width, (long long)config.n_heads,
-           (long long)config.vocab, 1e-6 * (double)parameters.n);
-    free(path);
-    json_decref(echo);
+           o->out, (long long)config->n_layers, (long long)config->width,
+           (long long)config->n_heads, (long long)config->vocab, 1e-6 * (double)parameters.n);
     prefopt_policy_destroy(policy);
+}
+
+static int init(const tune_options *o)
+{
+    prefopt_context *context;
+    prefopt_tokenizer *tokenizer;
+    prefopt_transformer_config config;
+    CALL(prefopt_context_create(&context, NULL));
+    CALL(prefopt_tokenizer_load(&tokenizer, context, o->tokenizer));
+    int code = fill_config(&config, o, tokenizer);
+    if (code == 0)
+        make_model(o, context, &config);
     prefopt_tokenizer_destroy(tokenizer);
     prefopt_context_destroy(context);
-    return 0;
+    return code;
 }
 
 /* ---- the trainers */
@@ -139,8 +151,8 @@ static void expect_dpo(tune_run *r)
         r->first_loss = log(2);
 }
 
-/* What is held out is looked at as the trainer learns; reference: its answers for that, or NULL. */
-static void set_evaluation(tune_run *r, const prefopt_reference *reference)
+/* What is held out is looked at as the trainer learns. */
+static void set_evaluation(tune_run *r)
 {
     const tune_options *o = r->o;
     prefopt_evaluation_options options;
@@ -151,7 +163,7 @@ static void set_evaluation(tune_run *r, const prefopt_reference *reference)
     options.every = (int64_t)(o->eval_every > 0 ? o->eval_every : ceil(o->steps / 10));
     options.patience = (int64_t)o->patience;
     options.min_delta = o->min_delta;
-    CALL(prefopt_trainer_set_evaluation(r->trainer, r->held_out, reference, &options));
+    CALL(prefopt_trainer_set_evaluation(r->trainer, r->held_out, r->held_out_reference, &options));
 }
 
 static void make_sft(tune_run *r, const prefopt_train_options *train)
@@ -160,7 +172,7 @@ static void make_sft(tune_run *r, const prefopt_train_options *train)
     if (r->held_out != NULL)
         r->held_out_length = tune_data_length(r->held_out, &(int64_t){0});
     CALL(prefopt_trainer_create_mle(&r->trainer, r->model.policy, r->data, train));
-    set_evaluation(r, NULL);
+    set_evaluation(r);
 }
 
 static void make_reward(tune_run *r, const prefopt_train_options *train)
@@ -178,7 +190,7 @@ static void make_reward(tune_run *r, const prefopt_train_options *train)
             r->first_loss = log(2);
     }
     CALL(prefopt_trainer_create_reward(&r->trainer, r->model.reward, r->data, &bt, train));
-    set_evaluation(r, NULL);
+    set_evaluation(r);
 }
 
 /* From here on the policy is another one than --model. */
@@ -194,18 +206,16 @@ static void take_start(tune_run *r)
 static void make_dpo(tune_run *r, const prefopt_train_options *train)
 {
     prefopt_dpo_options dpo;
-    prefopt_reference *reference = NULL, *held_out = NULL;
     fill_dpo(&dpo, r->o);
     if (!without_reference(r->o)) {
-        reference = tune_run_reference(r, &r->data, "reference.jsonl");
-        held_out = tune_run_reference(r, &r->held_out, "reference_held_out.jsonl");
+        r->reference = tune_run_reference(r, &r->data, "reference.jsonl");
+        r->held_out_reference = tune_run_reference(r, &r->held_out, "reference_held_out.jsonl");
     }
     take_start(r);
     expect_dpo(r);
-    CALL(prefopt_trainer_create_dpo(&r->trainer, r->model.policy, reference, r->data, &dpo, train));
-    set_evaluation(r, held_out);
-    prefopt_reference_destroy(reference);
-    prefopt_reference_destroy(held_out);
+    CALL(prefopt_trainer_create_dpo(&r->trainer, r->model.policy, r->reference, r->data, &dpo,
+                                    train));
+    set_evaluation(r);
 }
 
 static void fill_sampler(prefopt_sampler_options *s, const tune_options *o)
@@ -248,19 +258,16 @@ static void make_online(tune_run *r, const prefopt_train_options *train)
     ranker.margin_floor = o->margin_floor;
     if (o->rule == PREFOPT_PAIR_RANDOM || o->rule == PREFOPT_PAIR_BEST_RANDOM)
         ranker.seed = (uint64_t)o->seed;
-    prefopt_reference *reference = NULL, *held_out = NULL;
     if (!without_reference(o)) {
-        CALL(prefopt_reference_freeze(&reference, r->model.policy));
-        held_out = tune_run_reference(r, &r->held_out, "reference_held_out.jsonl");
+        CALL(prefopt_reference_freeze(&r->reference, r->model.policy));
+        r->held_out_reference = tune_run_reference(r, &r->held_out, "reference_held_out.jsonl");
     }
     take_start(r);
     expect_dpo(r);
-    CALL(prefopt_trainer_create_online_dpo(&r->trainer, r->model.policy, reference,
+    CALL(prefopt_trainer_create_online_dpo(&r->trainer, r->model.policy, r->reference,
                                            r->reward.reward, r->data, &dpo, &sampler, &ranker,
                                            &rounds, train));
-    set_evaluation(r, held_out);
-    prefopt_reference_destroy(held_out);
-    prefopt_reference_destroy(reference);
+    set_evaluation(r);
 }
 
 static void make_pg(tune_run *r, const prefopt_train_options *train)
@@ -278,14 +285,12 @@ static void make_pg(tune_run *r, const prefopt_train_options *train)
     pg.clip_high = o->clip_high;
     fill_sampler(&sampler, o);
     fill_rounds(&rounds, o);
-    prefopt_reference *reference;
-    CALL(prefopt_reference_freeze(&reference, r->model.policy));
+    CALL(prefopt_reference_freeze(&r->reference, r->model.policy));
     take_start(r);
     r->first_margin = o->start == NULL;
-    CALL(prefopt_trainer_create_policy_gradient(&r->trainer, r->model.policy, reference,
+    CALL(prefopt_trainer_create_policy_gradient(&r->trainer, r->model.policy, r->reference,
                                                 r->reward.reward, r->data, &pg, &sampler, &rounds,
                                                 train));
-    prefopt_reference_destroy(reference);
 }
 
 /* ---- a training run */
@@ -297,18 +302,17 @@ static json_t *inputs_of(const tune_options *o)
                                         "model.safetensors.index.json", "tokenizer.json"};
     const char *const folders[] = {o->model, o->start, o->reward}, *const names[] = {
                                                                        "model", "start", "reward"};
-    json_t *inputs = json_object();
+    json_t *inputs = kept_json(json_object());
     for (int k = 0; k < 3; k++)
         for (int i = 0; folders[k] != NULL && i < 4; i++) {
             char *path = language_path(folders[k], files[i]), name[64];
             snprintf(name, sizeof name, "%s/%s", names[k], files[i]);
             if (access(path, F_OK) == 0)
-                json_object_set_new(inputs, name, run_folder_file(path));
-            free(path);
+                json_object_set(inputs, name, run_folder_file(path));
         }
-    json_object_set_new(inputs, "data", run_folder_file(o->data));
+    json_object_set(inputs, "data", run_folder_file(o->data));
     if (o->eval_data != NULL)
-        json_object_set_new(inputs, "eval-data", run_folder_file(o->eval_data));
+        json_object_set(inputs, "eval-data", run_folder_file(o->eval_data));
     return inputs;
 }
 
@@ -349,30 +353,25 @@ static int claim(const tune_options *o, const json_t *echo, int *again)
         folders[n++] = o->start;
     run_folder_begin(o->out, folders);
     *again = run_folder_check(o->out, o, echo);
-    json_t *finished = run_folder_finished(o->out);
+    const json_t *finished = run_folder_finished(o->out);
     if (finished == NULL)
         return 0;
     printf("%s is finished, after step %lld: nothing is left to do (to go on from it, take it as "
            "--model)\n",
            o->out, (long long)json_integer_value(json_object_get(finished, "steps")));
-    json_decref(finished);
     return 1;
 }
 
 static int train(const tune_options *o)
 {
-    tune_run r = {.o = o, .first_loss = NAN};
+    static tune_run r; /* a run that ends with an error, from wherever, leaves what it holds here */
+    r = (tune_run){.o = o, .first_loss = NAN};
     prefopt_train_options options;
-    json_t *echo = run_folder_echo(o, inputs_of(o));
-    char *known = language_path(o->out, "config_echo.json");
+    const json_t *echo = run_folder_echo(o, inputs_of(o));
+    const char *known = language_path(o->out, "config_echo.json");
     int again = 0, first = tune_ranks_first(), claimed = tune_ranks_same(access(known, F_OK) == 0);
-    free(known);
-    if (o->config != NULL)
-        run_folder_same_inputs(o->config, echo);
-    if (claimed && tune_ranks_same(first && claim(o, echo, &again))) {
-        json_decref(echo);
+    if (claimed && tune_ranks_same(first && claim(o, echo, &again)))
         return 0;
-    }
     prefopt_context *context = tune_judge_context(o);
     language_open_in(&r.model, context, o->model, o->command == TUNE_REWARD);
     if (o->reward != NULL)
@@ -386,12 +385,9 @@ static int train(const tune_options *o)
     if (!claimed &&
         first) /* a new folder is not made before all that goes in is known to be good */
         claim(o, echo, &again);
-    char *from = language_path(o->model, "tokenizer.json");
-    char *to = language_path(o->out, "tokenizer.json");
     if (first)
-        language_copy(from, to);
-    free(from);
-    free(to);
+        language_copy(language_path(o->model, "tokenizer.json"),
+                      language_path(o->out, "tokenizer.json"));
     fill_train(&options, &r);
     switch (o->command) {
     case TUNE_SFT:
@@ -412,9 +408,10 @@ static int train(const tune_options *o)
     }
     if (!again && first) /* the options are good too */
         run_folder_write(o->out, "config_echo.json", echo);
-    json_decref(echo);
     int code = tune_run_steps(&r);
     prefopt_trainer_destroy(r.trainer);
+    prefopt_reference_destroy(r.reference);
+    prefopt_reference_destroy(r.held_out_reference);
     prefopt_dataset_destroy(r.data);
     prefopt_dataset_destroy(r.held_out);
     language_close(&r.model);

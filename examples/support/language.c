@@ -1,19 +1,12 @@
 #include "language.h"
 
 #include "cli.h"
-
-static void __attribute__((noreturn)) no_memory(void)
-{
-    fprintf(stderr, "no memory\n");
-    exit(1);
-}
+#include "kept.h"
 
 char *language_path(const char *folder, const char *name)
 {
     size_t n = strlen(folder) + strlen(name) + 2;
-    char *path = malloc(n);
-    if (path == NULL)
-        no_memory();
+    char *path = kept(malloc(n), free);
     snprintf(path, n, "%s/%s", folder, name);
     return path;
 }
@@ -52,7 +45,6 @@ void language_open_in(language_model *model, prefopt_context *context, const cha
         CALL(status);
     char *path = language_path(folder, "tokenizer.json");
     CALL(prefopt_tokenizer_load(&model->tokenizer, model->context, path));
-    free(path);
     if (model->policy != NULL) {
         prefopt_transformer_config config = {.struct_size = sizeof config};
         CALL(prefopt_policy_transformer_config(model->policy, &config));
@@ -87,9 +79,7 @@ void language_close(language_model *model)
 
 void language_copy(const char *from, const char *to)
 {
-    char buffer[1 << 16], *beside = malloc(strlen(to) + 5);
-    if (beside == NULL)
-        no_memory();
+    char buffer[1 << 16], *beside = kept(malloc(strlen(to) + 5), free);
     sprintf(beside, "%s.new", to);
     FILE *in = fopen(from, "rb"), *out = in == NULL ? NULL : fopen(beside, "wb");
     int good = in != NULL && out != NULL;
@@ -104,7 +94,6 @@ void language_copy(const char *from, const char *to)
         exit(1);
     }
     fclose(in);
-    free(beside);
 }
 
 static void say(FILE *log, int64_t n, const char *what, int64_t line)

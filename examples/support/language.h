@@ -26,7 +26,7 @@ void language_open_in(language_model *model, prefopt_context *context, const cha
                       int reward_too);
 void language_close(language_model *model);
 
-/* "folder/name"; free it. */
+/* "folder/name"; it lives as long as the program. */
 char *language_path(const char *folder, const char *name);
 
 /* The token that ends texts, by the names in use; -1: the tokenizer has none of them. */

@@ -6,6 +6,7 @@
 #include <sys/stat.h>
 
 #include "cli.h"
+#include "kept.h"
 #include "language.h"
 
 static void __attribute__((format(printf, 2, 3), noreturn)) stop(int code, const char *format, ...)
@@ -16,13 +17,6 @@ static void __attribute__((format(printf, 2, 3), noreturn)) stop(int code, const
     va_end(values);
     fputc('\n', stderr);
     exit(code);
-}
-
-static void *whole(void *pointer)
-{
-    if (pointer == NULL)
-        stop(1, "no memory");
-    return pointer;
 }
 
 void run_folder_begin(const char *out, const char *const *inputs)
@@ -45,7 +39,6 @@ void run_folder_begin(const char *out, const char *const *inputs)
         stop(1, "--out %s cannot be written to: %s", out, strerror(errno));
     close(file);
     unlink(probe);
-    free(probe);
     if (flock(folder, LOCK_EX | LOCK_NB) != 0) /* held until the program ends */
         stop(1, "--out %s is in use by another run", out);
 }
@@ -64,28 +57,15 @@ json_t *run_folder_file(const char *path)
     if (ferror(file))
         stop(1, "%s: %s", path, strerror(errno));
     fclose(file);
-    char text[32], *absolute = whole(realpath(path, NULL));
+    char text[32], *absolute = kept(realpath(path, NULL), free);
     snprintf(text, sizeof text, "fnv1a:%016" PRIx64, hash);
-    json_t *object =
-        json_pack("{s:s, s:I, s:s}", "path", absolute, "bytes", (json_int_t)bytes, "hash", text);
-    free(absolute);
-    return whole(object);
-}
-
-json_t *run_folder_echo(const tune_options *o, json_t *inputs)
-{
-    char *line = tune_options_line(o);
-    json_t *echo = json_pack("{s:s, s:s, s:s, s:s, s:o, s:o}", "program", "tune", "version",
-                             prefopt_version_string(), "command", o->command_name, "again", line,
-                             "options", tune_options_json(o), "inputs", inputs);
-    free(line);
-    return whole(echo);
+    return kept_json(
+        json_pack("{s:s, s:I, s:s}", "path", absolute, "bytes", (json_int_t)bytes, "hash", text));
 }
 
 void run_folder_write(const char *folder, const char *name, const json_t *value)
 {
-    char *path = language_path(folder, name), *beside = malloc(strlen(path) + 5);
-    whole(beside);
+    char *path = language_path(folder, name), *beside = kept(malloc(strlen(path) + 5), free);
     sprintf(beside, "%s.new", path);
     FILE *file = fopen(beside, "w");
     int good = file != NULL && json_dumpf(value, file, JSON_INDENT(2)) == 0 &&
@@ -94,22 +74,18 @@ void run_folder_write(const char *folder, const char *name, const json_t *value)
         good = fclose(file) == 0 && good;
     if (!good || rename(beside, path) != 0)
         stop(1, "%s cannot be written: %s", path, strerror(errno));
-    free(beside);
-    free(path);
 }
 
 static json_t *load(const char *folder, const char *name)
 {
     char *path = language_path(folder, name);
     json_error_t error;
-    json_t *value = NULL;
-    if (access(path, F_OK) == 0) {
-        value = json_load_file(path, 0, &error);
-        if (value == NULL)
-            stop(1, "%s:%d: %s", path, error.line, error.text);
-    }
-    free(path);
-    return value;
+    if (access(path, F_OK) != 0)
+        return NULL;
+    json_t *value = json_load_file(path, 0, &error);
+    if (value == NULL)
+        stop(1, "%s:%d: %s", path, error.line, error.text);
+    return kept_json(value);
 }
 
 /* The first input whose content is another; NULL: none. */
@@ -135,7 +111,6 @@ int run_folder_check(const char *out, const tune_options *o, const json_t *echo)
             if (access(path, F_OK) == 0)
                 stop(1, "--out %s has a %s but no config_echo.json: it is no run of tune", out,
                      own[i]);
-            free(path);
         }
         return 0;
     }
@@ -157,24 +132,32 @@ int run_folder_check(const char *out, const tune_options *o, const json_t *echo)
         fprintf(stderr,
                 "%s was begun with version %s, this is %s: results may differ in rounding\n", out,
                 version == NULL ? "?" : version, prefopt_version_string());
-    json_decref(before);
     return 1;
 }
 
-void run_folder_same_inputs(const char *config, const json_t *echo)
+static void say_other_inputs(const char *config, const json_t *inputs)
 {
-    json_t *other = whole(json_load_file(config, 0, NULL));
+    const json_t *other = kept_json(json_load_file(config, 0, NULL));
     const char *name;
     json_t *value;
     json_object_foreach(json_object_get(other, "inputs"), name, value)
     {
-        const json_t *here = json_object_get(json_object_get(echo, "inputs"), name);
+        const json_t *here = json_object_get(inputs, name);
         if (here != NULL &&
             !json_equal(json_object_get(value, "hash"), json_object_get(here, "hash")))
             fprintf(stderr, "--%s is not what it was for %s: the run will be another one\n", name,
                     config);
     }
-    json_decref(other);
+}
+
+json_t *run_folder_echo(const tune_options *o, json_t *inputs)
+{
+    if (o->config != NULL)
+        say_other_inputs(o->config, inputs);
+    return kept_json(json_pack("{s:s, s:s, s:s, s:s, s:O, s:O}", "program", "tune", "version",
+                               prefopt_version_string(), "command", o->command_name, "again",
+                               tune_options_line(o), "options", tune_options_json(o), "inputs",
+                               inputs));
 }
 
 json_t *run_folder_finished(const char *out) { return load(out, "finished.json"); }
@@ -184,6 +167,5 @@ int64_t run_folder_config(const char *folder, const char *name, int64_t missing)
     json_t *config = load(folder, "config.json");
     const json_t *value = json_object_get(config, name);
     int64_t number = json_is_integer(value) ? json_integer_value(value) : missing;
-    json_decref(config);
     return number;
 }

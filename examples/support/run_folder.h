@@ -9,20 +9,19 @@
  * where that fails, or where the folder is one of `inputs` (NULL ends them; exit 2). */
 void run_folder_begin(const char *out, const char *const *inputs);
 
-/* {"path", "bytes", "hash"} of a file: FNV-1a of its bytes, 64 bits. */
+/* {"path", "bytes", "hash"} of a file: FNV-1a of its bytes, 64 bits. All JSON of this header lives
+ * as long as the program. */
 json_t *run_folder_file(const char *path);
 
 /* What a run is made of, for config_echo.json: program and library version, options, and inputs (a
- * JSON object of one each, by name; taken over). The caller's. */
+ * JSON object of one each, by name). Says on stderr which inputs have another content than those of
+ * the run that --config names. */
 json_t *run_folder_echo(const tune_options *o, json_t *inputs);
 
 /* Compares with the config_echo.json that lies in the folder. 1: the folder has a run of this kind
  * already, 0: it can begin here. The program ends with one line where the run that lies there is
  * another, or the folder has files that a run would write over. */
 int run_folder_check(const char *out, const tune_options *o, const json_t *echo);
-
-/* Says on stderr which inputs have another content than those of another run's echo. */
-void run_folder_same_inputs(const char *config, const json_t *echo);
 
 /* Writes JSON so that the file appears whole. */
 void run_folder_write(const char *folder, const char *name, const json_t *value);

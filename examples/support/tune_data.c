@@ -127,6 +127,7 @@ static void check_kinds(const tune_options *o, prefopt_dataset *data, const char
         if (expected != NULL) {
             fprintf(stderr, "%s: row %lld is nothing that tune %s learns from, expected %s\n", path,
                     (long long)i + 1, o->command_name, expected);
+            prefopt_dataset_destroy(data);
             exit(1);
         }
     }
@@ -161,6 +162,8 @@ static prefopt_dataset *split(const tune_options *o, const language_model *model
 {
     prefopt_dataset *kept, *held_out;
     CALL(prefopt_dataset_split(&kept, &held_out, *all, o->eval_fraction, (uint64_t)o->seed, 0));
+    prefopt_dataset_destroy(*all);
+    *all = kept;
     long long left = prefopt_dataset_size(kept), out = prefopt_dataset_size(held_out);
     if (left == 0 || out == 0) {
         fprintf(stderr,
@@ -169,8 +172,6 @@ static prefopt_dataset *split(const tune_options *o, const language_model *model
         exit(1);
     }
     fprintf(log, "  %lld rows held out, with all of their prompts; %lld left\n", out, left);
-    prefopt_dataset_destroy(*all);
-    *all = kept;
     return shaped(o, model, held_out);
 }
 

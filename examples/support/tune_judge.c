@@ -26,10 +26,6 @@ void tune_judge_same_tokenizer(const char *a, const char *b)
         fprintf(stderr, "%s and %s differ: tokens of one are not those of the other\n", one, other);
         exit(1);
     }
-    json_decref(x);
-    json_decref(y);
-    free(one);
-    free(other);
 }
 
 void tune_judge_reward(language_model *reward, const language_model *model, const tune_options *o,
@@ -78,7 +74,6 @@ static void finish(const tune_options *o)
             exit(1);
         }
     }
-    json_decref(numbers);
 }
 
 /* ---- eval */
@@ -168,7 +163,7 @@ void tune_judge_eval(const tune_options *o)
         p.length[i] = (double)(s.offsets[i + 1] - s.offsets[i] - s.prompt_len[i]);
         p.by_token[i] = p.length[i] > 0 ? p.value[i] / p.length[i] : 0;
     }
-    numbers = json_object();
+    numbers = kept_json(json_object());
     put("kind", json_string(model.policy != NULL ? "policy" : "reward"));
     put("pairs", json_integer(p.n));
     printf("\n%-38s %10s  95 %% interval\n",
@@ -288,7 +283,7 @@ void tune_judge_compare(const tune_options *o)
             }
     for (int64_t i = 0; i < rows; i++)
         mean += wins[i] / (double)rows;
-    numbers = json_object();
+    numbers = kept_json(json_object());
     put("prompts", json_integer(rows));
     put("samples", json_integer(n));
     printf("\nA %s\nB %s\n\n%-38s %10s  95 %% interval\n", o->words[0], o->words[1], "", "mean");

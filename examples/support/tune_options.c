@@ -4,6 +4,7 @@
 
 #include "arguments.h"
 #include "cli.h"
+#include "kept.h"
 
 enum { MOST_OPTIONS = 128 };
 
@@ -73,7 +74,7 @@ static double parsed(const tune_option *t, const char *text)
     return strtod(text, NULL);
 }
 
-/* A value as the command line would have it; free it. */
+/* A value as the command line would have it. */
 static char *value_text(const tune_options *o, const tune_option *t)
 {
     char buffer[64] = "";
@@ -93,21 +94,22 @@ static char *value_text(const tune_options *o, const tune_option *t)
         if (t->kind != TUNE_NUMBER)
             snprintf(buffer, sizeof buffer, "%.0f", *number_of(o, t));
     }
-    char *copy = strdup(text);
-    if (copy == NULL) {
-        fprintf(stderr, "no memory\n");
-        exit(1);
-    }
-    return copy;
+    return kept(strdup(text), free);
 }
 
+static void give_json_back(void *value) { json_decref(value); }
+
+json_t *kept_json(json_t *value) { return kept(value, give_json_back); }
+
 /* Takes the options of another run's echo; one of another command, or of no use here, is an
- * error. The texts live as long as the program. */
+ * error. */
 static void take_config(tune_options *o, const char *path)
 {
     json_error_t error;
     json_t *echo = json_load_file(path, 0, &error), *value;
     const char *name;
+    if (echo != NULL)
+        kept_json(echo); /* the options' texts lie in it */
     if (echo == NULL || !json_is_object(json_object_get(echo, "options"))) {
         fprintf(stderr, "%s: %s\n", path,
                 echo == NULL ? error.text : "no \"options\", expected a config_echo.json of tune");
@@ -134,7 +136,7 @@ static void take_config(tune_options *o, const char *path)
         if (strcmp(option, "--out") == 0)
             continue; /* the point is another one */
         if (is_text(t))
-            *text_of(o, t) = text; /* the echo is not freed */
+            *text_of(o, t) = text;
         else
             *number_of(o, t) = text != NULL ? parsed(t, text) : json_number_value(value);
     }
@@ -228,29 +230,21 @@ void tune_options_read(tune_options *o, int argc, char **argv)
 static char *absolute(const char *path)
 {
     char *whole = realpath(path, NULL);
-    if (whole == NULL && (whole = strdup(path)) == NULL) {
-        fprintf(stderr, "no memory\n");
-        exit(1);
-    }
-    return whole;
+    return kept(whole != NULL ? whole : strdup(path), free);
 }
 
 json_t *tune_options_json(const tune_options *o)
 {
-    json_t *all = json_object();
+    json_t *all = kept_json(json_object());
     for (const tune_option *t = tune_option_table; t->name != NULL; t++) {
         if ((t->commands & o->command) == 0 || (is_text(t) && *text_of(o, t) == NULL))
             continue;
         json_t *value;
-        if (t->kind == TUNE_CHOICE || t->kind == TUNE_TEXT) {
-            char *text = value_text(o, t);
-            value = json_string(text);
-            free(text);
-        } else if (t->kind == TUNE_FILE) {
-            char *path = absolute(*text_of(o, t));
-            value = json_string(path);
-            free(path);
-        } else if (t->kind == TUNE_NUMBER)
+        if (t->kind == TUNE_CHOICE || t->kind == TUNE_TEXT)
+            value = json_string(value_text(o, t));
+        else if (t->kind == TUNE_FILE)
+            value = json_string(absolute(*text_of(o, t)));
+        else if (t->kind == TUNE_NUMBER)
             value = json_real(*number_of(o, t));
         else
             value = json_integer((json_int_t)*number_of(o, t));
@@ -300,13 +294,8 @@ char *tune_options_line(const tune_options *o)
             fputc(' ', to);
             quoted(to, text);
         }
-        free(text);
     }
-    if (fclose(to) != 0) {
-        fprintf(stderr, "no memory\n");
-        exit(1);
-    }
-    return line;
+    return kept(fclose(to) == 0 ? line : NULL, free);
 }
 
 const tune_option *tune_options_differ(const tune_options *o, const json_t *echo, char **then,
@@ -326,8 +315,6 @@ const tune_option *tune_options_differ(const tune_options *o, const json_t *echo
         *now = value_text(o, t);
         if (strcmp(*then, *now) != 0)
             return t;
-        free(*then);
-        free(*now);
     }
     return NULL;
 }

@@ -76,15 +76,19 @@ extern const char tune_overview[];
  * line on stderr and exit 2. */
 void tune_options_read(tune_options *o, int argc, char **argv);
 
-/* All options of the command as a JSON object, files with their absolute paths; the caller's. */
+/* The value, which lives as long as the program; see kept.h. */
+json_t *kept_json(json_t *value);
+
+/* What these give lives as long. All options of the command as a JSON object, files with their
+ * absolute paths. */
 json_t *tune_options_json(const tune_options *o);
 
-/* The shell's line that gives these options again; free it. */
+/* The shell's line that gives these options again. */
 char *tune_options_line(const tune_options *o);
 
 /* The first option that matters to a run and differs from what `echo` (made by tune_options_json)
  * has; NULL: none. Texts that name files are not compared: their contents are. *then, *now: both
- * values as texts, which the caller frees. */
+ * values as texts. */
 const tune_option *tune_options_differ(const tune_options *o, const json_t *echo, char **then,
                                        char **now);
 

@@ -66,7 +66,6 @@ prefopt_reference *tune_run_reference(tune_run *r, prefopt_dataset **data, const
     printf("  reference: log-probabilities of %lld rows in %.2f s\n",
            (long long)prefopt_dataset_size(*data), language_seconds() - start);
     CALL(prefopt_reference_from_dataset(&answers, *data));
-    free(path);
     return answers;
 }
 
@@ -206,14 +205,11 @@ static void write_metrics(tune_run *r, const prefopt_progress *p)
 /* The checkpoint to go on from. What metrics.jsonl says up to it is on the disk before. */
 static int32_t save(tune_run *r)
 {
-    char *folder = language_path(r->o->out, "checkpoints");
     prefopt_save_options options;
     CALL(prefopt_save_options_init(&options, sizeof options));
     options.keep = (int64_t)r->o->keep;
     metrics_sync(r->metrics);
-    int32_t status = prefopt_trainer_save(r->trainer, folder, &options);
-    free(folder);
-    return status;
+    return prefopt_trainer_save(r->trainer, r->checkpoints, &options);
 }
 
 int32_t tune_run_progress(void *payload, const prefopt_progress *p)
@@ -241,13 +237,8 @@ int32_t tune_run_progress(void *payload, const prefopt_progress *p)
     if (r->step % (int64_t)r->o->log_every == 0 || p->eval_step == r->step)
         write_metrics(r, p);
     say(r, p);
-    if (r->step > 0 && r->step % r->save_every == 0 && !stop_asked) {
-        int32_t status = save(r);
-        if (status < 0) {
-            fprintf(stderr, "%s: %s\n", prefopt_status_name(status), prefopt_last_error());
-            exit(1);
-        }
-    }
+    if (r->step > 0 && r->step % r->save_every == 0 && !stop_asked)
+        CALL(save(r));
     return stop_asked ? PREFOPT_STOPPED : PREFOPT_OK;
 }
 
@@ -291,8 +282,6 @@ static int draw(const tune_run *r)
     int failed = metrics_picture(from, to, title, panels, panels == sft ? 2 : 4);
     if (failed == 0)
         printf("%s: the curves\n", to);
-    free(from);
-    free(to);
     return failed;
 }
 
@@ -306,19 +295,15 @@ static void write_checkpoint(const tune_run *r)
 
 static void go_on(tune_run *r)
 {
-    char *folder = language_path(r->o->out, "checkpoints");
     int64_t step;
-    CALL(prefopt_checkpoint_latest(folder, &step, NULL, 0, NULL));
+    CALL(prefopt_checkpoint_latest(r->checkpoints, &step, NULL, 0, NULL));
     if (step >= 0) {
-        CALL(prefopt_trainer_restore(r->trainer, folder));
+        CALL(prefopt_trainer_restore(r->trainer, r->checkpoints));
         printf("going on after step %lld\n", (long long)step);
         r->begun = step;
     }
-    free(folder);
 }
 
-/* All steps are done, or patience is out: the last evaluation, the checkpoint in OUT, the curves.
- */
 /* Where the time of a sampled run went. */
 static void say_split(const prefopt_progress *p)
 {
@@ -329,6 +314,8 @@ static void say_split(const prefopt_progress *p)
                100 * p->seconds_training / all, all);
 }
 
+/* All steps are done, or patience is out: the last evaluation, the checkpoint in OUT, the curves.
+ */
 static int finish(tune_run *r, const prefopt_progress *stopped)
 {
     int early = stopped->stopped_early;
@@ -343,7 +330,7 @@ static int finish(tune_run *r, const prefopt_progress *stopped)
         say_split(&r->last);
     }
     CALL(save(r));
-    json_t *end = json_pack("{s:I}", "steps", (json_int_t)r->step);
+    json_t *end = kept_json(json_pack("{s:I}", "steps", (json_int_t)r->step));
     if (early)
         printf("stopped early, after step %lld: the held-out loss was lowest after step %lld\n",
                (long long)r->step, (long long)stopped->best_step);
@@ -359,21 +346,20 @@ static int finish(tune_run *r, const prefopt_progress *stopped)
     printf("%s: the tuned checkpoint\n", r->o->out);
     draw(r);
     run_folder_write(r->o->out, "finished.json", end);
-    json_decref(end);
     return 0;
 }
 
 int tune_run_steps(tune_run *r)
 {
     prefopt_progress last = {.struct_size = sizeof last};
-    char *path = language_path(r->o->out, "metrics.jsonl");
+    r->checkpoints = language_path(r->o->out, "checkpoints");
     r->steps = (int64_t)r->o->steps;
     r->save_every = (int64_t)(r->o->save_every > 0 ? r->o->save_every : ceil(r->o->steps / 10));
     go_on(r);
     r->step = r->begun;
     if (tune_ranks_first())
-        r->metrics = metrics_open(path, r->begun > 0 ? r->begun : -1);
-    free(path);
+        r->metrics =
+            metrics_open(language_path(r->o->out, "metrics.jsonl"), r->begun > 0 ? r->begun : -1);
     listen();
     r->start = language_seconds();
     int32_t status = r->begun == r->steps
@@ -382,6 +368,7 @@ int tune_run_steps(tune_run *r)
     if (status < 0) {
         if (tune_ranks_first()) /* all say the same */
             fprintf(stderr, "%s: %s\n", prefopt_status_name(status), prefopt_last_error());
+        metrics_close(r->metrics);
         return 1;
     }
     if (status == PREFOPT_OK || last.stopped_early)

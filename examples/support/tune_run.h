@@ -12,14 +12,16 @@ typedef struct {
     language_model model;  /* what is trained */
     language_model reward; /* what scores samples; zeros where nothing does */
     prefopt_trainer *trainer;
-    prefopt_dataset *data, *held_out;    /* NULL: nothing is held out */
-    int64_t rows;                        /* of the data, before some were chosen */
-    double mean_length, held_out_length; /* tokens of a completion: sft; else 0 */
-    int64_t prompt_length;               /* sft: of every prompt, or -1 where they differ */
-    double first_loss;                   /* what the first step has to show; NaN: no telling */
-    int first_margin;                    /* 1: a margin (pg: a KL) of 0 too */
+    prefopt_dataset *data, *held_out;                  /* NULL: nothing is held out */
+    prefopt_reference *reference, *held_out_reference; /* NULL: none, or no answers are needed */
+    int64_t rows;                                      /* of the data, before some were chosen */
+    double mean_length, held_out_length;               /* tokens of a completion: sft; else 0 */
+    int64_t prompt_length; /* sft: of every prompt, or -1 where they differ */
+    double first_loss;     /* what the first step has to show; NaN: no telling */
+    int first_margin;      /* 1: a margin (pg: a KL) of 0 too */
     /* its own */
     metrics *metrics;
+    const char *checkpoints;    /* the folder of those to go on from */
     int64_t begun, step, steps; /* steps done before this process began, now, and in the end */
     int64_t save_every;
     double start, shown, tokens;
