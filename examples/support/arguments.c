@@ -65,6 +65,10 @@ void arguments_read(int argc, char **argv, const char *usage, const argument *op
             words_alone = 1;
             continue;
         }
+        if (!words_alone && usage != NULL && strcmp(argv[i], "--help") == 0) {
+            printf("usage: %s\n", usage);
+            exit(0);
+        }
         if (!words_alone && argv[i][0] == '-' && argv[i][1] != '\0') {
             const argument *o = options;
             while (o->name != NULL && strcmp(o->name, argv[i]) != 0)

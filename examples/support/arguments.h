@@ -16,8 +16,9 @@ typedef struct {
 
 /* Puts the words of the command line in words[0 .. n) and the options where they belong; anything
  * that does not fit, and too few or too many words, gives the usage on stderr (usage NULL: one line
- * that says what is wrong, alone) and exit 2. A word after "--" is one even where it starts with a
- * minus. `least` words are needed, at most n are taken, the others become NULL. */
+ * that says what is wrong, alone) and exit 2; --help gives it on stdout (usage NULL: it is an
+ * option like any other) and exit 0. A word after "--" is one even where it starts with a minus.
+ * `least` words are needed, at most n are taken, the others become NULL. */
 void arguments_read(int argc, char **argv, const char *usage, const argument *options,
                     const char **words, int least, int n);
 

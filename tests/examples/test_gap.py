@@ -105,6 +105,25 @@ class Gap(unittest.TestCase):
         self.assertIn("--arms", run("--world", "walk", "--arms", "online", status=2).stderr)
         self.assertIn("--pairs", run("--world", "walk", "--pairs", "1", status=2).stderr)
         self.assertIn("--world", run("--world", "chess", status=2).stderr)
+        # What a world or a run has no use for is not taken and ignored.
+        for word, *line in [("--seeds", "--seeds", "2"), ("--rate", "--world", "exact", "--rate", "1e-3"),
+                            ("--control", "--world", "sudoku", "--control", "hidden"),
+                            ("--legality", "--world", "sudoku", "--legality", "learnt"),
+                            ("--beta", "--world", "walk", "--grid", "--beta", "0.3"),
+                            ("a.svg", "--world", "walk", "--grid", "a.svg"),
+                            ("--arms", "--world", "walk", "--tuned", str(self.results), "--arms", "one_top")]:
+            done = run(*line, status=2)
+            self.assertIn(word, done.stderr)
+            self.assertEqual((done.stdout, done.stderr.count("\n")), ("", 1))
+
+    def test_help(self):
+        said = run("--help")
+        self.assertEqual(said.stderr, "")
+        for word in ["--world", "--control", "--results", "PICTURE", *ARMS]:
+            self.assertRegex(said.stdout, rf"\b{word}\b" if word in ARMS else word)
+        self.assertEqual(run("--brief", "--steps", "9", "--world", "walk", "--arms", "offline", "--results",
+                             str(self.results)).returncode, 0)
+        self.assertIn("offline.hit@9", self.lines()[0])
 
 
 if __name__ == "__main__":
