@@ -242,6 +242,7 @@ void gap_arm_run(gap_models *m, gap_arm arm, const gap_setting *setting, int n_c
                     m->sizes.held_samples);
     }
     gap_put(out, spent, "%s.seconds", key);
+    gap_greedy(out, key, &m->world, policy, m->world.held);
     if (whole)
         put_whole(m, policy, pairs, key, out);
     prefopt_trainer_destroy(trainer);

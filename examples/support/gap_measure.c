@@ -186,6 +186,39 @@ void gap_tree_uncovered(const gap_tree *t, const prefopt_dataset *data, const do
     free(covered);
 }
 
+/* Mean true success of samples, and the share of successes of 1. */
+static void mean_success(const gap_world *w, const prefopt_sequences *s, double *mean,
+                         double *whole)
+{
+    double *x = doubles(s->n);
+    CALL(prefopt_reward_scores(w->truth, s, x));
+    *mean = *whole = 0;
+    for (int64_t i = 0; i < s->n; i++) {
+        *mean += x[i] / w->scale / (double)s->n;
+        *whole += x[i] > (1 - 1e-9) * w->scale;
+    }
+    *whole /= (double)s->n;
+    free(x);
+}
+
+void gap_greedy(gap_record *out, const char *name, const gap_world *w, prefopt_policy *policy,
+                const prefopt_dataset *prompts)
+{
+    prefopt_sampler_options sampler;
+    prefopt_dataset *samples;
+    prefopt_sequences s = {.struct_size = sizeof s};
+    double mean, whole;
+    CALL(prefopt_sampler_options_init(&sampler, sizeof sampler));
+    sampler.n = 1;
+    sampler.temperature = 0;
+    CALL(prefopt_sample(&samples, policy, prompts, &sampler));
+    CALL(prefopt_dataset_sequences(samples, &s));
+    mean_success(w, &s, &mean, &whole);
+    gap_put(out, mean, "%s.greedy", name);
+    gap_put(out, whole, "%s.greedy_whole", name);
+    prefopt_dataset_destroy(samples);
+}
+
 void gap_sampled(gap_record *out, const char *name, const char *suffix, const gap_world *w,
                  prefopt_policy *policy, const prefopt_reference *reference,
                  const prefopt_dataset *prompts, int64_t n)
@@ -200,23 +233,20 @@ void gap_sampled(gap_record *out, const char *name, const char *suffix, const ga
     CALL(prefopt_sample(&samples, policy, prompts, &sampler));
     CALL(prefopt_dataset_columns(samples, &columns));
     CALL(prefopt_dataset_sequences(samples, &s));
-    double *x = doubles(s.n), mean = 0, whole = 0;
-    CALL(prefopt_reward_scores(w->truth, &s, x));
-    for (int64_t i = 0; i < s.n; i++) {
-        mean += x[i] / w->scale / (double)s.n;
-        whole += x[i] > (1 - 1e-9) * w->scale;
-    }
+    double mean, whole;
+    mean_success(w, &s, &mean, &whole);
     gap_put(out, mean, "%s.sampled%s", name, suffix);
-    gap_put(out, whole / (double)s.n, "%s.whole%s", name, suffix);
+    gap_put(out, whole, "%s.whole%s", name, suffix);
     gap_put(out, gap_legal_share(w, samples), "%s.sampled_legal%s", name, suffix);
     if (reference != NULL) {
+        double *x = doubles(s.n);
         CALL(prefopt_reference_logprobs(reference, &s, x));
         for (int k = PREFOPT_KL_K1; k <= PREFOPT_KL_K3; k++) {
             CALL(prefopt_kl_estimate(PREFOPT_KL_REVERSE, k, PREFOPT_FROM_POLICY, s.n, columns.logp,
                                      x, NULL, &mean, NULL));
             gap_put(out, mean, "%s.k%d%s", name, k, suffix);
         }
+        free(x);
     }
-    free(x);
     prefopt_dataset_destroy(samples);
 }

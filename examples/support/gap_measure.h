@@ -41,6 +41,11 @@ void gap_tree_scores(const gap_tree *t, prefopt_reward *judge, double *score);
 void gap_tree_uncovered(const gap_tree *t, const prefopt_dataset *data, const double *walk_logp,
                         double *uncovered, double *uncovered_success);
 
+/* The likeliest token each time: NAME.greedy (mean success) and NAME.greedy_whole (share of
+ * successes of 1). */
+void gap_greedy(gap_record *out, const char *name, const gap_world *w, prefopt_policy *policy,
+                const prefopt_dataset *prompts);
+
 /* Sampled, n completions a prompt: NAME.sampled (mean success), NAME.whole (share of successes of
  * 1), NAME.sampled_legal, and beside a reference NAME.k1, NAME.k2, NAME.k3 of the KL; each with the
  * suffix. */

@@ -200,6 +200,21 @@ static double informative(const gap_models *m, const prefopt_dataset *pairs)
     return different / (double)(s.n / 2);
 }
 
+/* Control b: what the table of all prompts earns on the held-out ones. */
+static double shared_success(const gap_world *w)
+{
+    int64_t n = prefopt_dataset_size(w->held);
+    double sum = 0;
+    for (int64_t i = 0; i < n; i++) {
+        prefopt_row row = {.struct_size = sizeof row};
+        int32_t walk[64];
+        CALL(prefopt_dataset_row(w->held, i, &row));
+        walk_world_hidden(w, row.prompt, 0, walk);
+        sum += w->success(w, row.prompt, walk);
+    }
+    return sum / (double)n;
+}
+
 void gap_models_create(gap_models *m, gap_kind kind, uint64_t seed, const gap_sizes *sizes,
                        gap_record *out)
 {
@@ -219,6 +234,9 @@ void gap_models_create(gap_models *m, gap_kind kind, uint64_t seed, const gap_si
         CALL(prefopt_policy_set_transitions(m->sft, m->world.allowed));
     CALL(prefopt_reference_freeze(&m->reference, m->sft));
     gap_sampled(out, "sft", "", &m->world, m->sft, NULL, m->world.held, sizes->held_samples);
+    gap_greedy(out, "sft", &m->world, m->sft, m->world.held);
+    if (kind == WORLD_HIDDEN)
+        gap_put(out, shared_success(&m->world), "shared.success");
     m->prompts = gap_prompts(&m->world, m->world.train, sizes->n_prompts, STREAM_PAIRS);
     m->pairs = gap_pairs(m, m->world.train, 0, sizes->n_pairs, STREAM_PAIRS);
     m->validation = gap_pairs(m, m->world.train, 0, sizes->n_held_pairs / 2, STREAM_VALIDATION);

@@ -114,19 +114,22 @@ static void print_diagnostics(const gap_study *s, const view *v)
                                          "rejected_success",
                                          "moved_chosen",
                                          "moved_rejected",
-                                         "both_fell"};
+                                         "both_fell",
+                                         "whole",
+                                         "greedy",
+                                         "greedy_whole"};
     enum { N = sizeof column / sizeof column[0] };
     char key[64];
     printf("\n%-38s", "");
     for (int i = 0; i < N; i++)
         printf("  %-16s", column[i]);
     printf("\n");
-    for (int arm = 0; arm < N_GAP_ARMS; arm++) {
-        if (!(s->arms >> arm & 1))
+    for (int arm = -1; arm < N_GAP_ARMS; arm++) {
+        if (arm >= 0 && !(s->arms >> arm & 1))
             continue;
-        printf("%-38s", gap_arm_label[arm]);
+        printf("%-38s", arm < 0 ? "SFT" : gap_arm_label[arm]);
         for (int i = 0; i < N; i++) {
-            snprintf(key, sizeof key, "%s.%s", gap_arm_key[arm], column[i]);
+            snprintf(key, sizeof key, "%s.%s", arm < 0 ? "sft" : gap_arm_key[arm], column[i]);
             print_cell(v, key, NULL, "");
         }
         printf("\n");
@@ -209,6 +212,10 @@ void gap_report(const gap_study *s, const gap_results *r, const gap_job *jobs, i
             print_cell(&v, "sft_free.sampled_legal", NULL, "");
             printf("informative pairs:");
             print_cell(&v, "pairs.informative", NULL, "");
+            if (s->kind == WORLD_HIDDEN) {
+                printf("walks of the shared table:");
+                print_cell(&v, "shared.success", NULL, "");
+            }
             printf("\n");
         }
         print_arms(s, &v, job->setting);

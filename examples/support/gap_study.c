@@ -13,7 +13,9 @@ const int64_t gap_pair_sizes[GAP_PAIR_SIZES] = {250, 500, 1000, 2000, 4000, 8000
 
 enum { MAX_JOBS = 2000, MAX_THREADS = 64 };
 
-static const char *const kind_key[] = {"walk", "one-step", "hidden", "sudoku"};
+/* In the names of jobs. A world that is changed takes another name here: results that stand in a
+ * file are of the world that was. */
+static const char *const kind_key[] = {"walk", "one-step", "hidden-shared", "sudoku"};
 static const char *const job_key[] = {"main", "tuned", "pairs", "grid"};
 
 typedef struct {

@@ -54,6 +54,9 @@ enum {
 };
 
 void walk_world_create(gap_world *w, gap_kind kind, uint64_t seed);
+/* Control b: a prompt's hidden walk; own 0: the walk by what all prompts share, which is all that
+ * can be known of a held-out one. */
+void walk_world_hidden(const gap_world *w, const int32_t *prompt, int own, int32_t *completion);
 void sudoku_world_create(gap_world *w, uint64_t seed);
 void gap_world_destroy(gap_world *w);
 

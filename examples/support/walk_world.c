@@ -5,23 +5,26 @@
  * + goal: a model without absolute positions could not tell a goal from a node on the way.
  *
  * Control a: one step on the complete graph, where making is as easy as checking.
- * Control b: each prompt has a hidden walk of its own, which follows a table [node, goal] -> next
- * from the start; the reward is the share of nodes that agree with it. Checking a walk needs the
- * table, which is all that making one needs. Prompts of one goal share rows of the table, so that
- * part of it can be learnt for prompts that no pair has. */
+ * Control b: each prompt has a hidden walk of its own, which takes from every node the edge that a
+ * table names; the reward is the share of nodes that agree with it. All prompts share the table but
+ * for one node in five, picked for each prompt alone, where another edge is taken: the shared part
+ * can be learnt for prompts that no pair has, the rest cannot. Checking a walk needs what making it
+ * needs. Good demonstrations are the hidden walks, as people's summaries are among the data. */
 #include <math.h>
 
 #include "cli.h"
 #include "gap_world.h"
 
 enum { HORIZON = 6, HELD_OUT = 64 };
+static const double own_edges = 0.2; /* control b */
 
 typedef struct {
     int nodes, degree, horizon;
-    double good;       /* share of demonstrations that reach the goal */
+    double good;       /* share of demonstrations that reach the goal, or are the hidden walk */
     int32_t *next;     /* [2 nodes, degree] */
     uint8_t *allowed;  /* [2 nodes, 2 nodes] */
-    int32_t *followed; /* control b: [nodes, goals], the hidden table */
+    int32_t *shared;   /* control b: [nodes], the next node by the table of all prompts */
+    int32_t *followed; /* control b: [goals, starts, nodes], by each prompt's own */
     double *paths;     /* [horizon + 1, nodes, nodes]: walks of k steps from one node to another */
 } graph;
 
@@ -109,16 +112,54 @@ static double reaches_goal(const gap_world *w, const int32_t *prompt, const int3
     return completion[w->length - 1] == prompt[0] - g->nodes;
 }
 
-static double follows_hidden(const gap_world *w, const int32_t *prompt, const int32_t *completion)
+void walk_world_hidden(const gap_world *w, const int32_t *prompt, int own, int32_t *completion)
+{
+    const graph *g = w->state;
+    const int32_t *next =
+        own ? g->followed + ((prompt[0] - g->nodes) * g->nodes + prompt[1]) * g->nodes : g->shared;
+    int32_t at = prompt[1];
+    for (int i = 0; i < w->length; i++)
+        at = completion[i] = next[at];
+}
+
+/* The hidden walk, or any. */
+static void demonstrate_hidden(const gap_world *w, const int32_t *prompt, int32_t *completion,
+                               gap_random *random)
 {
     const graph *g = w->state;
     int32_t at = prompt[1];
-    int agree = 0;
-    for (int i = 0; i < w->length; i++) {
-        at = g->followed[at * g->nodes + prompt[0] - g->nodes];
-        agree += completion[i] == at;
+    if (gap_uniform(random) < g->good) {
+        walk_world_hidden(w, prompt, 1, completion);
+        return;
     }
+    for (int i = 0; i < g->horizon; i++)
+        at = completion[i] = g->next[at * g->degree + gap_below(random, g->degree)];
+}
+
+static double follows_hidden(const gap_world *w, const int32_t *prompt, const int32_t *completion)
+{
+    int32_t hidden[HORIZON];
+    int agree = 0;
+    walk_world_hidden(w, prompt, 1, hidden);
+    for (int i = 0; i < w->length; i++)
+        agree += completion[i] == hidden[i];
     return (double)agree / w->length;
+}
+
+static void draw_hidden(graph *g, gap_random *random)
+{
+    int n = g->nodes, edge[64];
+    g->shared = zeros(n, sizeof *g->shared);
+    g->followed = zeros((int64_t)n * n * n, sizeof *g->followed);
+    for (int x = 0; x < n; x++) {
+        edge[x] = gap_below(random, g->degree);
+        g->shared[x] = g->next[x * g->degree + edge[x]];
+    }
+    for (int i = 0; i < n * n * n; i++) {
+        int x = i % n, other = gap_uniform(random) < own_edges;
+        int d = other ? (edge[x] + 1 + gap_below(random, g->degree - 1)) % g->degree : edge[x];
+        g->followed[i] = g->next[x * g->degree + d];
+    }
 }
 
 static void walk_destroy(gap_world *w)
@@ -126,6 +167,7 @@ static void walk_destroy(gap_world *w)
     graph *g = w->state;
     free(g->next);
     free(g->allowed);
+    free(g->shared);
     free(g->followed);
     free(g->paths);
     free(g);
@@ -173,12 +215,8 @@ void walk_world_create(gap_world *w, gap_kind kind, uint64_t seed)
     else
         draw_edges(g, &random);
     count_paths(g);
-    if (kind == WORLD_HIDDEN) {
-        g->followed = zeros((int64_t)g->nodes * g->nodes, sizeof *g->followed);
-        for (int x = 0; x < g->nodes; x++)
-            for (int t = 0; t < g->nodes; t++)
-                g->followed[x * g->nodes + t] = g->next[x * g->degree + gap_below(&random, 3)];
-    }
+    if (kind == WORLD_HIDDEN)
+        draw_hidden(g, &random);
     *w = (gap_world){.kind = kind,
                      .seed = seed,
                      .prompt_len = 2,
@@ -190,7 +228,7 @@ void walk_world_create(gap_world *w, gap_kind kind, uint64_t seed)
                      .scale = 3,
                      .state = g,
                      .destroy = walk_destroy,
-                     .demonstrate = demonstrate,
+                     .demonstrate = kind == WORLD_HIDDEN ? demonstrate_hidden : demonstrate,
                      .success = kind == WORLD_HIDDEN ? follows_hidden : reaches_goal};
     gap_world_prepare(w);
     add_prompts(w, g);
