@@ -64,6 +64,12 @@ class Gap(unittest.TestCase):
                 (record,) = self.lines()
                 key = "sampled" if "sudoku" in world else "hit"
                 self.assertTrue(0 < record[f"offline.{key}@6"] < 1)
+                for key in ("sft.greedy", "offline.greedy"):
+                    self.assertTrue(0 <= record[f"{key}_whole"] <= record[key] <= 1)
+                if "hidden" in world:  # what can be known of held-out prompts is not all there is
+                    self.assertTrue(0.3 < record["shared.success"] < 0.7)
+                else:
+                    self.assertNotIn("shared.success", record)
                 if "learnt" in world:  # twenty steps have not taught it
                     self.assertLess(record["sft.legal"], 0.5)
 
