@@ -124,7 +124,8 @@ typedef struct prefopt_train_options {
     int32_t optimiser;     /* prefopt_optimiser; default ADAMW */
     int32_t schedule;      /* prefopt_schedule; default CONSTANT */
     int32_t decay_vectors; /* a transformer's norms and biases, which are one-dimensional tensors:
-                              0 (default): weight decay leaves them as they are; 1: it does not */
+                              0 (default): weight decay leaves them as they are; 1: they decay
+                              too (other models, or weight_decay 0: ARGUMENT) */
     double learning_rate;  /* > 0; default 1e-2 */
     double final_fraction; /* LINEAR, COSINE: in [0, 1]; default 0 */
     int64_t

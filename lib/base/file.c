@@ -11,15 +11,18 @@
 
 #include "base/pf_file.h"
 
-enum { BUFFER_SIZE = 1 << 16, TRIES = 100 };
+enum { BUFFER_SIZE = 1 << 16, TRIES = 100, PART = 8 << 20, BEHIND = 8 * PART };
 
 struct pf_file {
     prefopt_context *context;
     int descriptor;
     int32_t status; /* of the first failure */
     int64_t n;      /* bytes in the buffer */
-    char *path;     /* the name it will have */
-    char *beside;   /* the name it has */
+    /* Bytes in the file; those that are on their way to the disk; those out of the cache. */
+    int64_t end, started, dropped;
+    bool passing;
+    char *path;   /* the name it will have */
+    char *beside; /* the name it has */
     char buffer[BUFFER_SIZE];
 };
 
@@ -94,6 +97,8 @@ int32_t pf_file_create(pf_file **out, prefopt_context *context, const char *path
     file->descriptor = -1;
     file->status = PREFOPT_OK;
     file->n = 0;
+    file->end = file->started = file->dropped = 0;
+    file->passing = false;
     file->path = file->beside = NULL;
     int64_t mode;
     int32_t status = resolve(file, path, &mode);
@@ -107,16 +112,59 @@ int32_t pf_file_create(pf_file **out, prefopt_context *context, const char *path
     return PREFOPT_OK;
 }
 
+#ifdef SYNC_FILE_RANGE_WRITE
+/* A failure to write is told once: by this call, and then no longer by fsync. */
+static int32_t flush_part(pf_file *file, int64_t start, unsigned int how)
+{
+    if (sync_file_range(file->descriptor, start, PART, how) == 0)
+        return PREFOPT_OK;
+    file->passing = false;
+    return errno == ENOSYS || errno == EINVAL || errno == ESPIPE || errno == EPERM ||
+                   errno == EOPNOTSUPP
+               ? PREFOPT_OK
+               : pf_fail_errno(errno, "writing", file->path);
+}
+
+/* Has each part under way to the disk once it is written, waits for the one that is BEHIND, and
+ * lets the cache forget that: the disk works from the start, and the pages are used again. */
+static int32_t pass(pf_file *file)
+{
+    while (file->passing && file->end - file->started >= PART) {
+        PF_TRY(flush_part(file, file->started, SYNC_FILE_RANGE_WRITE));
+        file->started += PART;
+        if (!file->passing || file->started - file->dropped <= BEHIND)
+            continue;
+        PF_TRY(flush_part(file, file->dropped,
+                          SYNC_FILE_RANGE_WAIT_BEFORE | SYNC_FILE_RANGE_WRITE |
+                              SYNC_FILE_RANGE_WAIT_AFTER));
+        (void)posix_fadvise(file->descriptor, file->dropped, PART, POSIX_FADV_DONTNEED);
+        file->dropped += PART;
+    }
+    return PREFOPT_OK;
+}
+#else
+static int32_t pass(pf_file *file)
+{
+    (void)file;
+    return PREFOPT_OK;
+}
+#endif
+
+void pf_file_pass(pf_file *file) { file->passing = true; }
+
 static int32_t write_all(pf_file *file, const char *bytes, int64_t n)
 {
     while (n > 0) {
-        ssize_t written = write(file->descriptor, bytes, (size_t)(n < (1 << 30) ? n : 1 << 30));
+        int64_t most = file->passing ? PART : 1 << 30;
+        ssize_t written = write(file->descriptor, bytes, (size_t)(n < most ? n : most));
         if (written < 0 && errno == EINTR)
             continue;
         if (written < 0)
             return pf_fail_errno(errno, "writing", file->path);
         bytes += written;
         n -= written;
+        file->end += written;
+        PF_TRY(pass(file));
     }
     return PREFOPT_OK;
 }

@@ -13,6 +13,10 @@ typedef struct pf_file pf_file;
 /* Errors: IO (names the path, says why), MEMORY. */
 int32_t pf_file_create(pf_file **out, prefopt_context *context, const char *path);
 
+/* For a large file that nobody will read soon: what is put goes to disk as it comes, and but for the
+ * last 64 MiB leaves the system's cache of files. Before the first byte. */
+void pf_file_pass(pf_file *file);
+
 /* Appends n bytes; buffered. A failure is remembered: what follows and the commit fail like it. */
 int32_t pf_file_put(pf_file *file, const void *bytes, int64_t n);
 

@@ -35,6 +35,7 @@ typedef struct {
     const pf_shape *shape;
     const float *value;
     int32_t dtype;
+    bool pass;                        /* nobody will read it soon */
     char *folder;                     /* real, without a slash at its end */
     char *parent;                     /* of it */
     char prefix[PF_PREFIX_SHOWN + 1]; /* its name: how folders of saves beside it begin */
@@ -140,7 +141,7 @@ static int32_t write_files(const saver *s, const char *folder, bool with_config,
         PF_TRY(pf_write_small(s->context, folder, PF_CONFIG_NAME, s->config, s->n_config));
     PF_TRY(pf_join(s->context, folder, PF_WEIGHTS_NAME, &path));
     int32_t status = pf_safetensors_write(s->context, path, s->shape->tensors, s->shape->n_tensors,
-                                          s->value, s->dtype, save);
+                                          s->value, s->dtype, save, s->pass);
     pf_free(s->context, path);
     return status == PREFOPT_OK ? pf_flush_folder(folder) : status;
 }
@@ -292,7 +293,11 @@ static int32_t prepare(saver *s)
 
 int32_t pf_checkpoint_put(const pf_shape *shape, const char *folder, const float *value)
 {
-    saver s = {.context = shape->context, .shape = shape, .value = value, .dtype = PREFOPT_F32};
+    saver s = {.context = shape->context,
+               .shape = shape,
+               .value = value,
+               .dtype = PREFOPT_F32,
+               .pass = true};
     int32_t status = prepare(&s);
     if (status == PREFOPT_OK)
         status = write_files(&s, folder, true, NULL);

@@ -53,10 +53,11 @@ void pf_safetensors_values(const pf_file_tensor *tensor, int64_t first, int64_t 
 int64_t pf_first_not_finite(int64_t n, const float *x);
 
 /* Writes tensors that lie end to end in value [n], as dtype (F32, F16, BF16). save: see
- * PF_SAVE_KEY, or NULL. NUMERIC names the first value that is not finite or not finite as dtype. */
+ * PF_SAVE_KEY, or NULL. pass: as pf_file_pass. */
 int32_t pf_safetensors_write(prefopt_context *context, const char *path, const pf_tensor *tensors,
                              int64_t n_tensors, const float *value, int32_t dtype,
-                             const char *save);
+                             const char *save, bool pass);
+/* NUMERIC names the first value that is not finite or not finite as dtype. */
 int32_t pf_safetensors_check(prefopt_context *context, const pf_tensor *tensors, int64_t n_tensors,
                              const float *value, int32_t dtype);
 
@@ -67,6 +68,7 @@ typedef struct {
     int64_t n;
     const void *value;
 } pf_array;
+/* As pf_file_pass. */
 int32_t pf_safetensors_write_arrays(prefopt_context *context, const char *path,
                                     const pf_array *arrays, int64_t n_arrays);
 

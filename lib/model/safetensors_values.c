@@ -208,12 +208,14 @@ static int32_t put_halves(prefopt_context *context, pf_file *file, int64_t n, co
 }
 
 /* The file with its header; what puts the data may fail. */
-static int32_t write_file(prefopt_context *context, const char *path, const header *h,
+static int32_t write_file(prefopt_context *context, const char *path, bool pass, const header *h,
                           int32_t (*put)(prefopt_context *, pf_file *, const void *payload),
                           const void *payload)
 {
     pf_file *file;
     PF_TRY(pf_file_create(&file, context, path));
+    if (pass)
+        pf_file_pass(file);
     int32_t status = pf_file_put(file, h->text, h->n);
     if (status == PREFOPT_OK)
         status = put(context, file, payload);
@@ -238,7 +240,8 @@ static int32_t put_values(prefopt_context *context, pf_file *file, const void *p
 }
 
 int32_t pf_safetensors_write(prefopt_context *context, const char *path, const pf_tensor *tensors,
-                             int64_t n_tensors, const float *value, int32_t dtype, const char *save)
+                             int64_t n_tensors, const float *value, int32_t dtype, const char *save,
+                             bool pass)
 {
     header h;
     value_work w = {count(tensors, n_tensors), value, dtype};
@@ -247,7 +250,7 @@ int32_t pf_safetensors_write(prefopt_context *context, const char *path, const p
         header_add(&h, tensors[i].name, dtype, tensors[i].rows,
                    tensors[i].n_dims == 2 ? tensors[i].columns : -1);
     header_end(&h);
-    int32_t status = write_file(context, path, &h, put_values, &w);
+    int32_t status = write_file(context, path, pass, &h, put_values, &w);
     pf_free(context, h.text);
     return status;
 }
@@ -276,7 +279,7 @@ int32_t pf_safetensors_write_arrays(prefopt_context *context, const char *path,
     for (int64_t i = 0; i < n_arrays; i++)
         header_add(&h, arrays[i].name, arrays[i].dtype, arrays[i].n, -1);
     header_end(&h);
-    int32_t status = write_file(context, path, &h, put_arrays, &w);
+    int32_t status = write_file(context, path, true, &h, put_arrays, &w);
     pf_free(context, h.text);
     return status;
 }

@@ -1,9 +1,12 @@
 #define _GNU_SOURCE
 #include <dirent.h>
+#include <fcntl.h>
 #include <signal.h>
+#include <sys/mman.h>
 #include <sys/mount.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
+#include <sys/vfs.h>
 #include <unistd.h>
 
 #include "base/pf_file.h"
@@ -108,6 +111,66 @@ START_TEST(many_bytes)
 }
 END_TEST
 
+/* How many of the file's bytes the system keeps in memory. */
+static int64_t cached(const char *path, int64_t n)
+{
+    enum { PAGE = 4096 };
+    int file = open(path, O_RDONLY | O_CLOEXEC);
+    unsigned char *held = malloc((size_t)(n / PAGE + 1));
+    void *map = mmap(NULL, (size_t)n, PROT_READ, MAP_SHARED, file, 0);
+    int64_t kept = 0;
+    ck_assert(map != MAP_FAILED && held != NULL);
+    ck_assert_int_eq(mincore(map, (size_t)n, held), 0);
+    for (int64_t i = 0; i < (n + PAGE - 1) / PAGE; i++)
+        kept += (held[i] & 1) * PAGE;
+    munmap(map, (size_t)n);
+    free(held);
+    close(file);
+    return kept;
+}
+
+/* Goes through the cache, and is the same: 100 MB in pieces of every kind. */
+START_TEST(passes_through)
+{
+    set_up();
+    enum { N = 9999991, PIECES = 10, KEPT = (64 + 8) << 20 };
+    const int64_t whole = (int64_t)N * PIECES + 3;
+    unsigned char *bytes = malloc(N), *back = malloc(N);
+    ck_assert(bytes != NULL && back != NULL);
+    for (int64_t i = 0; i < N; i++)
+        bytes[i] = (unsigned char)(i * 7 % 251);
+    pf_file *file = NULL;
+    OK(pf_file_create(&file, context, target));
+    pf_file_pass(file);
+    OK(pf_file_put(file, "abc", 3));
+    for (int i = 0; i < PIECES; i++) {
+        bytes[0] = (unsigned char)i;
+        if (i % 3 != 0)
+            OK(pf_file_put(file, bytes, N));
+        for (int64_t at = 0; i % 3 == 0 && at < N; at += 50000)
+            OK(pf_file_put(file, bytes + at, N - at < 50000 ? N - at : 50000));
+    }
+    OK(pf_file_commit(file));
+    struct statfs disk;
+    ck_assert_int_eq(statfs(target, &disk), 0);
+    if (disk.f_type == 0xef53) /* ext4 */
+        ck_assert_int_le(cached(target, whole), KEPT);
+    FILE *in = fopen(target, "rb");
+    ck_assert_uint_eq(fread(back, 1, 3, in), 3);
+    ck_assert_mem_eq(back, "abc", 3);
+    for (int i = 0; i < PIECES; i++) {
+        bytes[0] = (unsigned char)i;
+        ck_assert_uint_eq(fread(back, 1, N, in), N);
+        ck_assert(memcmp(back, bytes, N) == 0);
+    }
+    ck_assert_int_eq(fgetc(in), EOF);
+    fclose(in);
+    free(bytes);
+    free(back);
+    tear_down();
+}
+END_TEST
+
 START_TEST(follows_links)
 {
     set_up();
@@ -150,11 +213,13 @@ START_TEST(refuses_what_is_no_file)
 END_TEST
 
 /* 200,000 bytes do not fit where `path` is; what was there stays. */
-static void write_too_much(const char *path, const char *why)
+static void write_too_much(const char *path, bool pass, const char *why)
 {
     pf_file *file = NULL;
     static const char block[1000];
     OK(pf_file_create(&file, context, path));
+    if (pass)
+        pf_file_pass(file);
     int32_t status = PREFOPT_OK;
     for (int i = 0; i < 200; i++)
         status = pf_file_put(file, block, sizeof block);
@@ -173,7 +238,8 @@ START_TEST(a_file_that_may_not_grow)
     limit.rlim_cur = 100000;
     void (*handler)(int) = signal(SIGXFSZ, SIG_IGN);
     ck_assert_int_eq(setrlimit(RLIMIT_FSIZE, &limit), 0);
-    write_too_much(target, "File too large");
+    write_too_much(target, false, "File too large");
+    write_too_much(target, true, "File too large");
     ck_assert_int_eq(setrlimit(RLIMIT_FSIZE, &before), 0);
     signal(SIGXFSZ, handler);
     ck_assert_int_eq(names(folder), 1);
@@ -187,7 +253,8 @@ START_TEST(a_full_disk)
     set_up();
     if (mount("none", folder, "tmpfs", 0, "size=65536") == 0) {
         OK(write_text(target, "one"));
-        write_too_much(target, "No space left");
+        write_too_much(target, false, "No space left");
+        write_too_much(target, true, "No space left");
         ck_assert_int_eq(names(folder), 1);
         ck_assert_int_eq(umount(folder), 0);
     }
@@ -220,5 +287,5 @@ START_TEST(without_memory)
 }
 END_TEST
 
-TEST_MAIN("file", appears_whole, many_bytes, follows_links, refuses_what_is_no_file,
+TEST_MAIN("file", appears_whole, many_bytes, passes_through, follows_links, refuses_what_is_no_file,
           a_file_that_may_not_grow, a_full_disk, without_memory)
