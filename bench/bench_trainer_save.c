@@ -1,8 +1,14 @@
 /* Saving a trainer on a transformer of Pythia-70m's shape, with AdamW's moments, beside write() and
  * fsync() of the same bytes: bench_trainer_save [FOLDER TO WORK IN] [REPEATS]. For as long as a
- * save takes training stalls. */
+ * save takes training stalls.
+ *
+ * Who saves again and again also gets rid of as many bytes as it writes, and freeing them takes the
+ * file system its time: so there are plain works to compare with of new files alone, and with older
+ * ones of the same sizes removed; and one of new files whose pages leave the cache as they are
+ * written, which is how the library does it. */
 #define _GNU_SOURCE
 #include <fcntl.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -12,7 +18,10 @@
 
 #include "prefopt/prefopt.h"
 
-enum { MOST = 99 };
+enum { MOST = 99, PART = 8 << 20, BEHIND = 8 * PART };
+enum { WRITE, WRITE_PASSING, WRITE_AND_REMOVE, SAVE, SAVE_AND_PRUNE, N_KINDS };
+static const char *const kinds[N_KINDS] = {"write", "write_passing", "write_and_remove", "save",
+                                           "save_and_prune"};
 
 static double seconds(void)
 {
@@ -37,19 +46,25 @@ static void must_do(int good, const char *what)
     }
 }
 
-/* n bytes from memory to disk. */
-static double plain_write(const char *path, const char *bytes, int64_t n)
+/* n bytes from memory to disk. passing: all but the last 64 MiB leave the cache meanwhile. */
+static void plain_write(const char *path, const char *bytes, int64_t n, bool passing)
 {
-    double start = seconds();
     int file = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
     must_do(file >= 0, path);
     for (int64_t at = 0; at < n;) {
-        ssize_t put = write(file, bytes + at, (size_t)(n - at));
+        ssize_t put = write(file, bytes + at, (size_t)(passing && n - at > PART ? PART : n - at));
         must_do(put > 0, path);
+        if (passing)
+            sync_file_range(file, at, put, SYNC_FILE_RANGE_WRITE);
         at += put;
+        if (passing && at > BEHIND) {
+            sync_file_range(file, 0, at - BEHIND,
+                            SYNC_FILE_RANGE_WAIT_BEFORE | SYNC_FILE_RANGE_WRITE |
+                                SYNC_FILE_RANGE_WAIT_AFTER);
+            posix_fadvise(file, at - BEHIND - PART, PART, POSIX_FADV_DONTNEED);
+        }
     }
     must_do(fsync(file) == 0 && close(file) == 0, path);
-    return seconds() - start;
 }
 
 static int64_t size_of(const char *folder, const char *name)
@@ -105,87 +120,140 @@ static void remove_folder(const char *folder)
     must_do(system(command) == 0, command);
 }
 
-static double timed_save(const prefopt_trainer *trainer, const char *base, int64_t keep)
+typedef struct {
+    char base[4096];
+    prefopt_trainer *trainer;
+    int64_t n[2]; /* bytes of the checkpoint's two large files */
+    char *bytes;  /* of a plain one */
+} work;
+
+/* Two files of a checkpoint's sizes, OLD.0 and OLD.1 for `name` OLD. */
+static void plain_files(const work *w, const char *name, bool passing)
+{
+    char path[4200];
+    for (int k = 0; k < 2; k++) {
+        snprintf(path, sizeof path, "%s/%s.%d", w->base, name, k);
+        plain_write(path, w->bytes, w->n[k], passing);
+    }
+}
+
+static void remove_plain(const work *w, const char *name)
+{
+    char path[4200];
+    for (int k = 0; k < 2; k++) {
+        snprintf(path, sizeof path, "%s/%s.%d", w->base, name, k);
+        must_do(unlink(path) == 0, path);
+    }
+}
+
+static void save(const work *w, int64_t keep)
 {
     prefopt_save_options options;
     must(prefopt_save_options_init(&options, sizeof options));
     options.keep = keep;
+    must(prefopt_trainer_save(w->trainer, w->base, &options));
+}
+
+/* Whatever is timed, as many bytes were written in the same way and lie there: the older ones,
+ * which two of the kinds remove. *restore: of a checkpoint. */
+static double timed(const work *w, int kind, double *restore)
+{
+    char folder[4200];
+    bool saves = kind == SAVE || kind == SAVE_AND_PRUNE;
+    if (saves) {
+        must(prefopt_trainer_run(w->trainer, 1, NULL));
+        save(w, 0);
+        must(prefopt_trainer_run(w->trainer, 1, NULL));
+    } else {
+        plain_files(w, "old", kind == WRITE_PASSING);
+    }
+    rest();
     double start = seconds();
-    must(prefopt_trainer_save(trainer, base, &options));
-    return seconds() - start;
+    if (saves)
+        save(w, kind == SAVE_AND_PRUNE);
+    else
+        plain_files(w, "new", kind == WRITE_PASSING);
+    if (kind == WRITE_AND_REMOVE)
+        remove_plain(w, "old");
+    double took = seconds() - start;
+    if (!saves) {
+        remove_plain(w, "new");
+        if (kind != WRITE_AND_REMOVE)
+            remove_plain(w, "old");
+        return took;
+    }
+    start = seconds();
+    must(prefopt_trainer_restore(w->trainer, w->base));
+    *restore = seconds() - start;
+    for (int64_t step = 0, n = kind == SAVE ? 2 : 1; n > 0; n--) {
+        must(prefopt_checkpoint_latest(w->base, &step, folder, sizeof folder, NULL));
+        remove_folder(folder);
+    }
+    return took;
 }
 
 static void show(const char *name, double *x, int n)
 {
-    double middle = median(x, n);
-    printf("trainer_save.%s %.4g s\n", name, middle);
+    printf("trainer_save.%s %.4g s\n", name, median(x, n));
     printf("trainer_save.%s_least %.4g s\n", name, x[0]);
+}
+
+/* Median over the rounds of a kind's time over another's of the same round. */
+static void show_ratio(double took[N_KINDS][MOST], int a, int b, int n)
+{
+    double ratio[MOST];
+    for (int i = 0; i < n; i++)
+        ratio[i] = took[a][i] / took[b][i];
+    printf("trainer_save.%s_over_%s %.3f times\n", kinds[a], kinds[b], median(ratio, n));
+}
+
+static void begin(work *w, prefopt_context *context, prefopt_policy **policy, const char *where)
+{
+    char folder[4200];
+    snprintf(w->base, sizeof w->base, "%s/prefopt-bench-XXXXXX", where);
+    must_do(mkdtemp(w->base) != NULL, w->base);
+    w->trainer = make_trainer(context, policy);
+    must(prefopt_trainer_run(w->trainer, 1, NULL));
+    save(w, 0);
+    snprintf(folder, sizeof folder, "%s/step-000000001", w->base);
+    w->n[0] = size_of(folder, "model.safetensors");
+    w->n[1] = size_of(folder, "optimiser.safetensors");
+    int64_t most = w->n[0] > w->n[1] ? w->n[0] : w->n[1];
+    w->bytes = malloc((size_t)most);
+    must_do(w->bytes != NULL, "malloc");
+    memset(w->bytes, 7, (size_t)most);
+    remove_folder(folder);
 }
 
 int main(int argc, char **argv)
 {
-    char base[4096], folder[4200], plain[4200], other[4200];
-    double save[MOST], prune[MOST], write[MOST], ratio[MOST], prune_ratio[MOST], restore[MOST];
-    int repeats = argc > 2 ? atoi(argv[2]) : 5;
+    static double took[N_KINDS][MOST], restore[N_KINDS * MOST];
+    int repeats = argc > 2 ? atoi(argv[2]) : 5, n_restores = 0;
     must_do(repeats >= 1 && repeats <= MOST, "repeats");
-    snprintf(base, sizeof base, "%s/prefopt-bench-XXXXXX", argc > 1 ? argv[1] : ".");
-    must_do(mkdtemp(base) != NULL, base);
-    snprintf(plain, sizeof plain, "%s/plain", base);
-    snprintf(other, sizeof other, "%s/other", base);
+    work w;
     prefopt_context *context;
     prefopt_policy *policy;
     must(prefopt_context_create(&context, NULL));
-    prefopt_trainer *trainer = make_trainer(context, &policy);
-    must(prefopt_trainer_run(trainer, 1, NULL));
-    must(prefopt_trainer_save(trainer, base, NULL));
-    snprintf(folder, sizeof folder, "%s/step-000000001", base);
-    int64_t n[2] = {size_of(folder, "model.safetensors"), size_of(folder, "optimiser.safetensors")};
-    char *bytes = malloc((size_t)(n[0] > n[1] ? n[0] : n[1]));
-    must_do(bytes != NULL, "malloc");
-    memset(bytes, 7, (size_t)(n[0] > n[1] ? n[0] : n[1]));
-    remove_folder(folder);
-
-    /* By turns, each in each place: two plain files of the checkpoint's sizes; a save; a save after
-     * which the one before it is removed. */
-    for (int i = 0; i < repeats; i++) {
-        for (int turn = 0; turn < 3; turn++) {
-            int what = (turn + i) % 3;
-            rest();
-            if (what == 0) {
-                write[i] = 0;
-                for (int k = 0; k < 2; k++)
-                    write[i] += plain_write(k == 0 ? plain : other, bytes, n[k]);
-                must_do(unlink(plain) == 0 && unlink(other) == 0, plain);
-                continue;
-            }
-            must(prefopt_trainer_run(trainer, 1, NULL));
-            if (what == 2) {
-                must(prefopt_trainer_save(trainer, base, NULL));
-                must(prefopt_trainer_run(trainer, 1, NULL));
-                rest();
-            }
-            *(what == 1 ? &save[i] : &prune[i]) = timed_save(trainer, base, what - 1);
-            double start = seconds();
-            must(prefopt_trainer_restore(trainer, base));
-            restore[i] = seconds() - start;
-            int64_t step = 0;
-            must(prefopt_checkpoint_latest(base, &step, folder, sizeof folder, NULL));
-            remove_folder(folder);
+    begin(&w, context, &policy, argc > 1 ? argv[1] : ".");
+    for (int i = 0; i < repeats; i++)
+        for (int turn = 0; turn < N_KINDS; turn++) { /* each kind in each place */
+            int kind = (turn + i) % N_KINDS;
+            took[kind][i] = timed(&w, kind, &restore[n_restores]);
+            n_restores += kind == SAVE || kind == SAVE_AND_PRUNE;
         }
-        ratio[i] = save[i] / write[i];
-        prune_ratio[i] = prune[i] / write[i];
-    }
-    printf("trainer_save.size %.0f bytes\n", (double)(n[0] + n[1]));
-    show("write", write, repeats);
-    show("save", save, repeats);
-    show("save_and_prune", prune, repeats);
-    show("restore", restore, repeats);
-    printf("trainer_save.save_over_write %.3f times\n", median(ratio, repeats));
-    printf("trainer_save.save_and_prune_over_write %.3f times\n", median(prune_ratio, repeats));
-    free(bytes);
-    prefopt_trainer_destroy(trainer);
+    printf("trainer_save.size %.0f bytes\n", (double)(w.n[0] + w.n[1]));
+    show_ratio(took, SAVE, WRITE, repeats);
+    show_ratio(took, SAVE, WRITE_PASSING, repeats);
+    show_ratio(took, SAVE_AND_PRUNE, WRITE, repeats);
+    show_ratio(took, SAVE_AND_PRUNE, WRITE_PASSING, repeats);
+    show_ratio(took, SAVE_AND_PRUNE, WRITE_AND_REMOVE, repeats);
+    for (int kind = 0; kind < N_KINDS; kind++)
+        show(kinds[kind], took[kind], repeats);
+    show("restore", restore, n_restores);
+    free(w.bytes);
+    prefopt_trainer_destroy(w.trainer);
     prefopt_policy_destroy(policy);
     prefopt_context_destroy(context);
-    remove_folder(base);
+    remove_folder(w.base);
     return 0;
 }
