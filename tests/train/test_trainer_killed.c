@@ -96,8 +96,8 @@ static int32_t begin_reward(prefopt_trainer **out, prefopt_context *context,
     return PREFOPT_OK;
 }
 
-static int32_t begin_online(prefopt_trainer **out, prefopt_context *context,
-                            const prefopt_train_options *o)
+static int32_t sampled(prefopt_trainer **out, prefopt_context *context,
+                       const prefopt_round_options *rounds, const prefopt_train_options *o)
 {
     prefopt_policy *policy = small_policy(context, 5);
     prefopt_reference *reference = NULL;
@@ -119,12 +119,31 @@ static int32_t begin_online(prefopt_trainer **out, prefopt_context *context,
     OK(prefopt_reference_freeze(&reference, policy));
     OK(prefopt_reward_create_custom(&reward, context, &callbacks, NULL));
     OK(prefopt_trainer_create_online_dpo(out, policy, reference, reward, prompts, NULL, &sampler,
-                                         NULL, NULL, o));
+                                         NULL, rounds, o));
     prefopt_dataset_destroy(prompts);
     prefopt_reward_destroy(reward);
     prefopt_reference_destroy(reference);
     prefopt_policy_destroy(policy);
     return PREFOPT_OK;
+}
+
+static int32_t begin_online(prefopt_trainer **out, prefopt_context *context,
+                            const prefopt_train_options *o)
+{
+    return sampled(out, context, NULL, o);
+}
+
+/* Two saves of three fall within a round: what it drew is kept, and from step 6 on a reference that
+ * is no longer the one that was handed over. */
+static int32_t begin_rounds(prefopt_trainer **out, prefopt_context *context,
+                            const prefopt_train_options *o)
+{
+    prefopt_round_options rounds;
+    OK(prefopt_round_options_init(&rounds, sizeof rounds));
+    rounds.prompts = 4;
+    rounds.steps = 3;
+    rounds.refresh = 2;
+    return sampled(out, context, &rounds, o);
 }
 
 /* From where it stands to the end; in a process of its own. */
@@ -218,10 +237,13 @@ static void kill_at_random(begin_fn *begin, int kills)
 START_TEST(test_dpo_killed) { kill_at_random(begin_dpo, 20); }
 END_TEST
 
-START_TEST(test_reward_killed) { kill_at_random(begin_reward, 8); }
+START_TEST(test_reward_killed) { kill_at_random(begin_reward, 6); }
 END_TEST
 
-START_TEST(test_online_killed) { kill_at_random(begin_online, 8); }
+START_TEST(test_online_killed) { kill_at_random(begin_online, 6); }
+END_TEST
+
+START_TEST(test_rounds_killed) { kill_at_random(begin_rounds, 8); }
 END_TEST
 
 /* ---------------------------------------------------------------- at each system call */
@@ -368,8 +390,8 @@ END_TEST
 
 int main(void)
 {
-    const TTest *const tests[] = {test_dpo_killed, test_reward_killed, test_online_killed,
-                                  test_every_system_call, test_disk_full};
+    const TTest *const tests[] = {test_dpo_killed,    test_reward_killed,     test_online_killed,
+                                  test_rounds_killed, test_every_system_call, test_disk_full};
     Suite *suite = suite_create("trainer_killed");
     TCase *group = tcase_create("trainer_killed");
     tcase_set_timeout(group, 0);
