@@ -62,4 +62,9 @@ static inline prefopt_dataset *small_pairs(prefopt_context *context)
     return data;
 }
 
+static inline bool is_there(const char *directory, int64_t step)
+{
+    return access(step_folder(directory, step), F_OK) == 0;
+}
+
 #endif

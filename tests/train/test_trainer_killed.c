@@ -5,27 +5,15 @@
 #include <sys/mount.h>
 #include <time.h>
 
-#include "every_objective.h"
 #include "killed_test.h"
-#include "saved_test.h"
+#include "saved_run.h"
 #include "train/pf_saved.h"
-
-static char base[PATH_ROOM];
-
-/* Memory that is filled at each malloc (MALLOC_PERTURB_) would make the start of a process, where
- * no step is killed, most of its time. */
-static void setup(void)
-{
-    mallopt(M_PERTURB, 0);
-    new_folder(base);
-}
-
-static void teardown(void) { remove_all(base); }
 
 /* ---------------------------------------------------------------- at random moments */
 
 /* A run of N steps that saves every second one from the progress callback and goes on from the
- * newest checkpoint. What it does with other models than a transformer is in test_trainer_save. */
+ * newest checkpoint. What it does with other models than a transformer is in test_trainer_resumed.
+ */
 enum { STEPS = 16, EVERY = 2 };
 
 typedef struct {
@@ -390,18 +378,10 @@ END_TEST
 
 int main(void)
 {
+    /* Memory that is filled at each malloc (MALLOC_PERTURB_) would make the start of a process,
+     * where no step is killed, most of its time. Each test is a fork of this process. */
+    mallopt(M_PERTURB, 0);
     const TTest *const tests[] = {test_dpo_killed,    test_reward_killed,     test_online_killed,
                                   test_rounds_killed, test_every_system_call, test_disk_full};
-    Suite *suite = suite_create("trainer_killed");
-    TCase *group = tcase_create("trainer_killed");
-    tcase_set_timeout(group, 0);
-    tcase_add_checked_fixture(group, setup, teardown);
-    for (size_t i = 0; i < sizeof tests / sizeof *tests; i++)
-        tcase_add_test(group, tests[i]);
-    suite_add_tcase(suite, group);
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_ENV);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed == 0 ? EXIT_SUCCESS : EXIT_FAILURE;
+    return saved_test_run("trainer_killed", tests, sizeof tests / sizeof *tests);
 }
