@@ -2,75 +2,7 @@
  * twice, prompts not cut without need. */
 #include "model/pf_reward.h"
 #include "train/pf_evaluation.h"
-#include "every_objective.h"
-
-/* ---- a policy that keeps the activations of `keeps` sequences and watches what it is asked for */
-
-static struct {
-    prefopt_policy_callbacks own; /* of the policy behind */
-    int64_t keeps, asked;
-    int64_t scored, backward, calls; /* sequences, sequences, backward calls */
-    int64_t score_calls;
-    int64_t largest; /* most sequences of a backward call */
-    int64_t again;   /* backward calls for other sequences than were scored last */
-    int64_t cut;     /* parts that begin inside a run of sequences with one prompt */
-    uint64_t last;
-    int32_t last_prompt;
-} spy;
-
-static uint64_t hash_of(const prefopt_sequences *in)
-{
-    uint64_t hash = PF_HASH_START;
-    for (int64_t i = 0; i < in->n; i++) {
-        uint64_t one =
-            pf_sequence_hash(pf_sequence_tokens(in, i), pf_sequence_len(in, i), in->prompt_len[i]);
-        hash = pf_hash(hash, &one, sizeof one);
-    }
-    return hash;
-}
-
-static int64_t spy_keeps(void *payload, const prefopt_sequences *in)
-{
-    (void)payload;
-    ck_assert_int_ge(in->n, 1);
-    spy.asked++;
-    return spy.keeps;
-}
-
-static int32_t spy_logprobs(void *payload, const prefopt_sequences *in, double *sequence_logp,
-                            double *token_logp)
-{
-    spy.scored += in->n;
-    spy.score_calls += in->n > 0;
-    spy.last = hash_of(in);
-    return spy.own.logprobs(payload, in, sequence_logp, token_logp);
-}
-
-static int32_t spy_backward(void *payload, const prefopt_sequences *in, const double *grad)
-{
-    spy.calls++;
-    spy.backward += in->n;
-    spy.largest = in->n > spy.largest ? in->n : spy.largest;
-    spy.again += hash_of(in) != spy.last;
-    spy.cut += *pf_sequence_tokens(in, 0) == spy.last_prompt;
-    spy.last_prompt = *pf_sequence_tokens(in, in->n - 1);
-    return spy.own.backward(payload, in, grad);
-}
-
-static const pf_policy_extras spy_extras = {.keeps = spy_keeps};
-
-/* keeps = 0: cannot tell, as other kinds. */
-static void watch(prefopt_policy *policy, int64_t keeps)
-{
-    memset(&spy, 0, sizeof spy);
-    spy.own = policy->callbacks;
-    spy.keeps = keeps;
-    policy->callbacks.logprobs = spy_logprobs;
-    policy->callbacks.backward = spy_backward;
-    policy->extras = keeps > 0 ? &spy_extras : NULL;
-}
-
-/* ---- every objective */
+#include "spy_policy.h"
 
 /* Three steps from the same start. micro: micro_batch. */
 static void run_micro(const setting *s, size_t objective, int64_t batch, int64_t keeps,
@@ -385,101 +317,6 @@ START_TEST(bad_rows_are_named_in_parts)
 }
 END_TEST
 
-/* ---- memory */
-
-enum { GUARD = 64 };
-
-/* Blocks end with a guard, which release looks at. */
-static void *guarded_allocate(void *payload, uint64_t size, uint64_t alignment)
-{
-    (void)payload, (void)alignment;
-    unsigned char *block = aligned_alloc(GUARD, (size + 3 * GUARD - 1) / GUARD * GUARD);
-    memcpy(block, &size, sizeof size);
-    memset(block + GUARD + size, 0xa5, GUARD);
-    return block + GUARD;
-}
-
-static void guarded_release(void *payload, void *pointer)
-{
-    (void)payload;
-    unsigned char *block = (unsigned char *)pointer - GUARD;
-    uint64_t size;
-    memcpy(&size, block, sizeof size);
-    for (int i = 0; i < GUARD; i++)
-        ck_assert_int_eq(block[GUARD + size + i], 0xa5);
-    free(block);
-}
-
-/* A batch that runs from one epoch into the next may have the longest row twice. */
-START_TEST(a_row_twice_in_a_batch_has_room)
-{
-    prefopt_context_options options;
-    OK(prefopt_context_options_init(&options, sizeof options));
-    options.threads = 1;
-    options.allocate = guarded_allocate;
-    options.release = guarded_release;
-    prefopt_context *context;
-    OK(prefopt_context_create(&context, &options));
-    world w = world_new(context, 1, 4, 2, -1);
-    prefopt_dataset *data;
-    OK(prefopt_dataset_create(&data, context));
-    for (int64_t i = 0; i < 3; i++) {
-        prefopt_row row = {.struct_size = sizeof row};
-        OK(prefopt_dataset_row(w.all, 0, &row));
-        row.kind = PREFOPT_ROW_RANKING;
-        row.n_completions = i == 0 ? 16 : 2;
-        OK(prefopt_dataset_append(data, &row));
-    }
-    for (int64_t keeps = 0; keeps < 20; keeps += 5) {
-        prefopt_train_options o = train_defaults();
-        o.batch = 2;
-        prefopt_policy *policy = tabular_policy(&w);
-        watch(policy, keeps);
-        prefopt_reward *reward;
-        prefopt_trainer *trainer;
-        OK(prefopt_reward_create_local(&reward, policy));
-        OK(prefopt_trainer_create_reward(&trainer, reward, data, NULL, &o));
-        OK(prefopt_trainer_run(trainer, 60, NULL));
-        prefopt_trainer_destroy(trainer);
-        prefopt_reward_destroy(reward);
-        prefopt_policy_destroy(policy);
-    }
-    prefopt_dataset_destroy(data);
-    world_free(&w);
-    prefopt_context_destroy(context);
-}
-END_TEST
-
-START_TEST(trainers_run_out_of_memory)
-{
-    counting_allocator allocator = {0};
-    prefopt_context *context = counting_context(&allocator);
-    setting s = setting_new(context);
-    for (int64_t fail_at = 1;; fail_at++) {
-        prefopt_policy *policy = tabular_policy(&s.w);
-        watch(policy, 2);
-        prefopt_trainer *trainer = NULL;
-        int64_t live = allocator.live;
-        allocator.calls = 0;
-        allocator.fail_at = fail_at;
-        int32_t status = make_dpo(&trainer, &s, policy, NULL);
-        allocator.fail_at = 0;
-        if (status == PREFOPT_OK) {
-            ck_assert_int_gt(fail_at, 20);
-            prefopt_trainer_destroy(trainer);
-        } else {
-            ck_assert_int_eq(status, PREFOPT_ERR_MEMORY);
-        }
-        ck_assert_int_eq(allocator.live, live);
-        prefopt_policy_destroy(policy);
-        if (status == PREFOPT_OK)
-            break;
-    }
-    setting_free(&s);
-    prefopt_context_destroy(context);
-}
-END_TEST
-
 int main(void)
 {
     Suite *suite = suite_create("parts");
@@ -492,8 +329,6 @@ int main(void)
     tcase_add_test(tcase, prompts_stay_together);
     tcase_add_test(tcase, rows_of_a_prompt_stay_together);
     tcase_add_test(tcase, bad_rows_are_named_in_parts);
-    tcase_add_test(tcase, a_row_twice_in_a_batch_has_room);
-    tcase_add_test(tcase, trainers_run_out_of_memory);
     suite_add_tcase(suite, tcase);
     SRunner *runner = srunner_create(suite);
     srunner_run_all(runner, CK_ENV);

@@ -1,0 +1,97 @@
+/* Batches in parts: the room that they take, and whichever allocation fails. */
+#include "spy_policy.h"
+
+enum { GUARD = 64 };
+
+/* Blocks end with a guard, which release looks at. */
+static void *guarded_allocate(void *payload, uint64_t size, uint64_t alignment)
+{
+    (void)payload, (void)alignment;
+    unsigned char *block = aligned_alloc(GUARD, (size + 3 * GUARD - 1) / GUARD * GUARD);
+    memcpy(block, &size, sizeof size);
+    memset(block + GUARD + size, 0xa5, GUARD);
+    return block + GUARD;
+}
+
+static void guarded_release(void *payload, void *pointer)
+{
+    (void)payload;
+    unsigned char *block = (unsigned char *)pointer - GUARD;
+    uint64_t size;
+    memcpy(&size, block, sizeof size);
+    for (int i = 0; i < GUARD; i++)
+        ck_assert_int_eq(block[GUARD + size + i], 0xa5);
+    free(block);
+}
+
+/* A batch that runs from one epoch into the next may have the longest row twice. */
+START_TEST(a_row_twice_in_a_batch_has_room)
+{
+    prefopt_context_options options;
+    OK(prefopt_context_options_init(&options, sizeof options));
+    options.threads = 1;
+    options.allocate = guarded_allocate;
+    options.release = guarded_release;
+    prefopt_context *context;
+    OK(prefopt_context_create(&context, &options));
+    world w = world_new(context, 1, 4, 2, -1);
+    prefopt_dataset *data;
+    OK(prefopt_dataset_create(&data, context));
+    for (int64_t i = 0; i < 3; i++) {
+        prefopt_row row = {.struct_size = sizeof row};
+        OK(prefopt_dataset_row(w.all, 0, &row));
+        row.kind = PREFOPT_ROW_RANKING;
+        row.n_completions = i == 0 ? 16 : 2;
+        OK(prefopt_dataset_append(data, &row));
+    }
+    for (int64_t keeps = 0; keeps < 20; keeps += 5) {
+        prefopt_train_options o = train_defaults();
+        o.batch = 2;
+        prefopt_policy *policy = tabular_policy(&w);
+        watch(policy, keeps);
+        prefopt_reward *reward;
+        prefopt_trainer *trainer;
+        OK(prefopt_reward_create_local(&reward, policy));
+        OK(prefopt_trainer_create_reward(&trainer, reward, data, NULL, &o));
+        OK(prefopt_trainer_run(trainer, 60, NULL));
+        prefopt_trainer_destroy(trainer);
+        prefopt_reward_destroy(reward);
+        prefopt_policy_destroy(policy);
+    }
+    prefopt_dataset_destroy(data);
+    world_free(&w);
+    prefopt_context_destroy(context);
+}
+END_TEST
+
+START_TEST(trainers_run_out_of_memory)
+{
+    counting_allocator allocator = {0};
+    prefopt_context *context = counting_context(&allocator);
+    setting s = setting_new(context);
+    for (int64_t fail_at = 1;; fail_at++) {
+        prefopt_policy *policy = tabular_policy(&s.w);
+        watch(policy, 2);
+        prefopt_trainer *trainer = NULL;
+        int64_t live = allocator.live;
+        allocator.calls = 0;
+        allocator.fail_at = fail_at;
+        int32_t status = make_dpo(&trainer, &s, policy, NULL);
+        allocator.fail_at = 0;
+        if (status == PREFOPT_OK) {
+            ck_assert_int_gt(fail_at, 20);
+            prefopt_trainer_destroy(trainer);
+        } else {
+            ck_assert_int_eq(status, PREFOPT_ERR_MEMORY);
+        }
+        ck_assert_int_eq(allocator.live, live);
+        prefopt_policy_destroy(policy);
+        if (status == PREFOPT_OK)
+            break;
+    }
+    setting_free(&s);
+    prefopt_context_destroy(context);
+}
+END_TEST
+
+TEST_MAIN("parts_memory", a_row_twice_in_a_batch_has_room, trainers_run_out_of_memory)
