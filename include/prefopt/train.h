@@ -53,8 +53,9 @@ typedef struct prefopt_progress {
     double margin;   /* mean difference of those scores, log-ratios (without a reference: log-
                         probabilities) times beta; nats */
     double kl;     /* KL(policy || reference), nats: soft RL exactly, policy gradient as estimated;
-                      online DPO: mean of log pi - log pi_ref over the completions of the round's pairs
-                      under the policy that drew them: a guide, as pairs are chosen among the draws */
+                      online DPO: mean of log pi - log pi_ref over the completions of the round's
+                      pairs under the policy that drew them: a guide, as pairs are chosen among
+                      the draws */
     double reward; /* mean reward: soft RL exactly, policy gradient and online DPO of the round's
                       samples, as learnt from: penalty, scale and clip (prefopt_round_options)
                       included */
@@ -98,10 +99,9 @@ typedef int32_t (*prefopt_progress_fn)(void *payload, const prefopt_progress *pr
  * gradients and statistics are summed by weight: the step of one process with the whole batch, but
  * for rounding. Objectives that sample draw and score a round's prompts in the same manner, each
  * rank its part, and hand the samples to all: they are those of one process. All ranks take the
- * step, and so have the same parameters, bit for bit (on processors of
- * one kind), from the first run on, which begins with rank 0's. A rank that fails makes all ranks
- * fail with its code and a text that names it, and none takes the step; a rank whose callback stops
- * stops all.
+ * step, and so have the same parameters, bit for bit (on processors of one kind), from the first
+ * run on, which begins with rank 0's. A rank that fails makes all ranks fail with its code and a
+ * text that names it, and none takes the step; a rank whose callback stops stops all.
  *
  * The callbacks are called on the thread that called run, by all ranks in the same order, and
  * return when their result is there; anything but PREFOPT_OK becomes CALLBACK. prefopt/mpi.h makes
@@ -121,15 +121,14 @@ typedef struct prefopt_collective {
  * there are no scores of pairs or rankings) is ARGUMENT. */
 typedef struct prefopt_train_options {
     uint32_t struct_size;
-    int32_t optimiser;     /* prefopt_optimiser; default ADAMW */
-    int32_t schedule;      /* prefopt_schedule; default CONSTANT */
-    int32_t decay_vectors; /* a transformer's norms and biases, which are one-dimensional tensors:
-                              0 (default): weight decay leaves them as they are; 1: they decay
-                              too (other models, or weight_decay 0: ARGUMENT) */
-    double learning_rate;  /* > 0; default 1e-2 */
-    double final_fraction; /* LINEAR, COSINE: in [0, 1]; default 0 */
-    int64_t
-        warmup_steps; /* step i of them, from 1, takes i / warmup_steps of the rate; default 0 */
+    int32_t optimiser;      /* prefopt_optimiser; default ADAMW */
+    int32_t schedule;       /* prefopt_schedule; default CONSTANT */
+    int32_t decay_vectors;  /* a transformer's norms and biases, which are one-dimensional tensors:
+                               0 (default): weight decay leaves them as they are; 1: they decay
+                               too (other models, or weight_decay 0: ARGUMENT) */
+    double learning_rate;   /* > 0; default 1e-2 */
+    double final_fraction;  /* LINEAR, COSINE: in [0, 1]; default 0 */
+    int64_t warmup_steps;   /* the i-th, from 1, takes i / warmup_steps of the rate; default 0 */
     int64_t schedule_steps; /* LINEAR, COSINE: >= 1; CONSTANT: 0 (default) */
     double beta1, beta2;    /* ADAMW: in [0, 1); default 0.9, 0.999 */
     double epsilon;         /* ADAMW: > 0; default 1e-8 */
@@ -144,8 +143,9 @@ typedef struct prefopt_train_options {
                       is left out; default 0 */
     double score_ridge;     /* reward and DPO trainers with batch 0: adds 1/2 score_ridge * sum of
                                (score - mean of its prompt)^2 / (sum of weights) over the distinct
-                               sequences of the data, scores being rewards or beta times log-ratios: a
-                               prior that every class of models can carry; default 0 */
+                               sequences of the data, scores being rewards or beta times
+                               log-ratios: a prior that every class of models can carry; default
+                               0 */
     double tolerance;       /* fit: norm of the gradient; > 0; default 1e-10 */
     int64_t max_iterations; /* fit: >= 1; default 10,000 */
     prefopt_progress_fn progress; /* may be NULL (default) */
@@ -169,8 +169,8 @@ PREFOPT_API int32_t prefopt_train_options_init(prefopt_train_options *options,
 /* ---- the objectives. Each creates a trainer that the caller owns; its options may be NULL.
  * Errors of all: ARGUMENT (NULL, an option; a row of the wrong kind is named; no rows, or none with
  * weight), NUMERIC (an option of a sampler or ranker is NaN; a reference's or reward's number),
- * UNSUPPORTED (the model has no backward), MEMORY, CALLBACK, VERSION; those of the models at training
- * are at fit and run. Since 0.1. */
+ * UNSUPPORTED (the model has no backward), MEMORY, CALLBACK, VERSION; those of the models at
+ * training are at fit and run. Since 0.1. */
 
 /* Maximum likelihood: -sum_i w_i mean_j log pi(y_ij | x_i) / sum_i w_i over COMPLETIONS rows: the
  * forward KL from the data, but for the data's entropy (lecture 22.2). */
@@ -287,6 +287,7 @@ PREFOPT_API void prefopt_trainer_destroy(prefopt_trainer *trainer);
 /* Takes n_steps optimiser steps (>= 0). last: the progress after the last of them, or NULL.
  * PREFOPT_STOPPED when the callback asked to or patience is out (prefopt_trainer_set_evaluation);
  * last is then written too.
+ *
  * Errors: ARGUMENT (also a sequence that the model does not know: its row is named), NUMERIC (loss
  * or gradient is not finite, or a parameter would not be after the step: step and row are named,
  * parameters and the optimiser's state are those before the step; or a held-out row's loss is not:
@@ -372,11 +373,10 @@ PREFOPT_API int32_t prefopt_trainer_loss(prefopt_trainer *trainer, double *loss)
 
 typedef struct prefopt_save_options {
     uint32_t struct_size;
-    int32_t
-        keep_best; /* 1: the checkpoint of the step with the least held-out loss so far stays
-                      too, if that step was saved; needs an evaluation and keep > 0; default 0 */
-    int64_t keep;  /* of this run's checkpoints in the directory the newest so many stay, the others
-                      are removed; default 0: all stay */
+    int32_t keep_best; /* 1: the checkpoint of the step with the least held-out loss so far stays
+                          too, if it was saved; needs an evaluation and keep > 0; default 0 */
+    int64_t keep;      /* of this run's checkpoints in the directory the newest so many stay, the
+                          others are removed; default 0: all stay */
 } prefopt_save_options;
 
 /* Fills options with the defaults. Errors: ARGUMENT (NULL), VERSION. Thread-safe. Since 0.1. */
@@ -385,9 +385,8 @@ PREFOPT_API int32_t prefopt_save_options_init(prefopt_save_options *options, uin
 /* Saves all that the run depends on as the folder directory/step-000000123, named after the steps
  * taken: parameters, optimiser, step (which with the seed says which rows come next), a tie
  * parameter, the evaluation with the best parameters, and what the objective keeps from step to
- * step. Where the model is a transformer the
- * folder is one that prefopt_policy_load or prefopt_reward_load takes. The directory is made where
- * it is not there (its parent must be).
+ * step. Where the model is a transformer the folder is one that prefopt_policy_load or
+ * prefopt_reward_load takes. The directory is made where it is not there (its parent must be).
  *
  * The folder appears whole or not at all, whenever the process ends: a run that was killed and goes
  * on by prefopt_trainer_restore has the same bits after each step as one that never was, given the
@@ -419,6 +418,7 @@ PREFOPT_API int32_t prefopt_trainer_restore(prefopt_trainer *trainer, const char
  * (or no such directory); path (capacity bytes) its folder, ended by a zero, "" when there is none.
  * path may be NULL when capacity is 0; *n_bytes: the room that the path needs, may be NULL. The
  * files of the checkpoint are not looked into.
+ *
  * Errors: ARGUMENT (NULL, a capacity too small), IO (the directory cannot be listed). Thread-safe.
  * Since 0.1. */
 PREFOPT_API int32_t prefopt_checkpoint_latest(const char *directory, int64_t *step, char *path,

@@ -13,8 +13,8 @@ typedef struct pf_file pf_file;
 /* Errors: IO (names the path, says why), MEMORY. */
 int32_t pf_file_create(pf_file **out, prefopt_context *context, const char *path);
 
-/* For a large file that nobody will read soon: what is put goes to disk as it comes, and but for the
- * last 64 MiB leaves the system's cache of files. Before the first byte. */
+/* For a large file that nobody will read soon: what is put goes to disk as it comes, and but for
+ * the last 64 MiB leaves the system's cache of files. Before the first byte. */
 void pf_file_pass(pf_file *file);
 
 /* Appends n bytes; buffered. A failure is remembered: what follows and the commit fail like it. */
