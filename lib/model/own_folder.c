@@ -57,21 +57,28 @@ static int open_own(pf_own_folder *own)
     return 0;
 }
 
+/* PREFIX.ID.prefopt-save with an ID that nobody has. */
+static void draw_name(char name[PF_PREFIX_SHOWN + PF_SAVE_NAME + 1], char id[PF_SAVE_ID],
+                      const char *prefix, int32_t try)
+{
+    char end[PF_SAVE_NAME];
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    uint64_t unique = pf_stream((uint64_t)now.tv_sec * UINT64_C(1000000000) + (uint64_t)now.tv_nsec,
+                                (uint64_t)getpid() << 16 | (uint64_t)try);
+    snprintf(id, PF_SAVE_ID, "%016llx", (unsigned long long)unique);
+    pf_save_name(end, id);
+    snprintf(name, PF_PREFIX_SHOWN + PF_SAVE_NAME + 1, "%.*s%s", (int)PF_PREFIX_SHOWN, prefix, end);
+}
+
 int32_t pf_own_folder_make(pf_own_folder *own, prefopt_context *context, const char *parent,
                            const char *prefix, const char *doing, const char *shown)
 {
-    char name[PF_PREFIX_SHOWN + PF_SAVE_NAME + 1], end[PF_SAVE_NAME];
+    char name[PF_PREFIX_SHOWN + PF_SAVE_NAME + 1];
     int error = EEXIST;
     *own = (pf_own_folder){.context = context, .descriptor = -1};
     for (int32_t try = 0; try < TRIES && error == EEXIST; try++) {
-        struct timespec now;
-        clock_gettime(CLOCK_MONOTONIC, &now);
-        uint64_t unique =
-            pf_stream((uint64_t)now.tv_sec * UINT64_C(1000000000) + (uint64_t)now.tv_nsec,
-                      (uint64_t)getpid() << 16 | (uint64_t)try);
-        snprintf(own->id, sizeof own->id, "%016llx", (unsigned long long)unique);
-        pf_save_name(end, own->id);
-        snprintf(name, sizeof name, "%.*s%s", (int)PF_PREFIX_SHOWN, prefix, end);
+        draw_name(name, own->id, prefix, try);
         PF_TRY(pf_join(context, parent, name, &own->path));
         error = mkdir(own->path, 0777) == 0 ? 0 : errno;
         if (error == 0) {
@@ -86,6 +93,22 @@ int32_t pf_own_folder_make(pf_own_folder *own, prefopt_context *context, const c
 }
 
 /* ---------------------------------------------------------------- leftovers */
+
+bool pf_own_folder_discard(int folder, const char *prefix, const char *name)
+{
+    char left[PF_PREFIX_SHOWN + PF_SAVE_NAME + 1], id[PF_SAVE_ID];
+    for (int32_t try = 0; try < TRIES; try++) {
+        draw_name(left, id, prefix, try);
+        /* A folder may take the name of an empty one. */
+        if (faccessat(folder, left, F_OK, AT_SYMLINK_NOFOLLOW) == 0)
+            continue;
+        if (renameat(folder, name, folder, left) != 0)
+            return false;
+        pf_folder_remove(folder, left);
+        return true;
+    }
+    return false;
+}
 
 typedef struct {
     const char *prefix, *pending;

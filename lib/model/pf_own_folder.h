@@ -30,6 +30,11 @@ void pf_own_folder_leave(pf_own_folder *own);
  * NULL. */
 void pf_own_folder_clean(int folder, const char *prefix, const char *pending);
 
+/* Removes the folder `name` of the open folder: first renamed to a name that a save has left, so
+ * that nobody sees it with a part of its files, and whoever ends in between leaves what the next
+ * clean removes. Takes no room on a full disk. False: it stays. */
+bool pf_own_folder_discard(int folder, const char *prefix, const char *name);
+
 /* Has the names in a folder on disk. IO. */
 int32_t pf_flush_folder(const char *path);
 

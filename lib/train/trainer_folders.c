@@ -160,37 +160,23 @@ static int descending(const void *a, const void *b)
     return (x < y) - (x > y);
 }
 
-/* First renamed, so that a checkpoint is never seen with a part of its files; whoever ends in
- * between leaves what the next save removes. */
-static void remove_step(prefopt_context *context, int folder, const char *directory, int64_t step)
-{
-    char name[PF_STEP_NAME];
-    pf_own_folder own;
-    pf_step_name(name, step);
-    if (pf_own_folder_make(&own, context, directory, PF_TRAINER_PREFIX, "creating a folder in it",
-                           directory) != PREFOPT_OK)
-        return;
-    /* A folder may take the name of an empty one. */
-    int gone = openat(folder, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-    if (gone >= 0) {
-        (void)renameat(folder, name, AT_FDCWD, own.path);
-        close(gone);
-    }
-    pf_own_folder_remove(&own);
-}
-
 void pf_steps_prune(prefopt_context *context, const char *directory, const char *run, int64_t keep,
                     int64_t written, int64_t best)
 {
     prune_work w = {.context = context, .run = run};
+    char name[PF_STEP_NAME];
     int folder = open(directory, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (folder >= 0) {
         w.failed |= !pf_folder_each(folder, prune_entry, &w);
         if (w.n > 0)
             qsort(w.steps, (size_t)w.n, sizeof *w.steps, descending);
-        for (int64_t i = keep; i < w.n && !w.failed; i++)
-            if (w.steps[i] != written && w.steps[i] != best)
-                remove_step(context, folder, directory, w.steps[i]);
+        for (int64_t i = keep; i < w.n && !w.failed; i++) {
+            pf_step_name(name, w.steps[i]);
+            if (w.steps[i] != written && w.steps[i] != best &&
+                !pf_own_folder_discard(folder, PF_TRAINER_PREFIX, name))
+                pf_log(context, PREFOPT_LOG_WARNING, "%s: %s could not be removed, and stays",
+                       pf_show_path(directory), name);
+        }
         close(folder);
     }
     if (folder < 0 || w.failed)

@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <malloc.h>
 #include <sys/mount.h>
+#include <sys/statvfs.h>
 #include <time.h>
 
 #include "killed_test.h"
@@ -376,12 +377,54 @@ START_TEST(test_disk_full)
 }
 END_TEST
 
+/* A disk on which no folder can be made once the new checkpoint is there: the old one goes, or
+ * there would never be room again. */
+START_TEST(test_pruned_without_room)
+{
+    prefopt_context *context = test_context(1);
+    one x = one_new(context);
+    prefopt_save_options o;
+    struct statvfs room;
+    OK(prefopt_save_options_init(&o, sizeof o));
+    o.keep = 1;
+    char *disk = strdup(at(base, "disk")), *run = strdup(at(base, "disk/run"));
+    ck_assert_int_eq(mkdir(disk, 0700), 0);
+    if (mount("none", disk, "tmpfs", 0, "size=1m,nr_inodes=16") == 0) {
+        OK(prefopt_trainer_save(x.trainer, run, &o));
+        OK(prefopt_trainer_run(x.trainer, 1, NULL));
+        /* The folder and its two files are all there is room for. */
+        ck_assert_int_eq(statvfs(disk, &room), 0);
+        ck_assert_int_gt(room.f_ffree, 3);
+        for (int64_t i = (int64_t)room.f_ffree; i > 3; i--) {
+            char name[16];
+            snprintf(name, sizeof name, "filler%d", (int)i);
+            put_text(disk, name, "");
+        }
+        OK(prefopt_trainer_save(x.trainer, run, &o));
+        ck_assert_int_eq(count_names(run), 1);
+        ck_assert(is_there(run, 1));
+        OK(prefopt_trainer_restore(x.trainer, run));
+        OK(prefopt_trainer_run(x.trainer, 1, NULL));
+        OK(prefopt_trainer_save(x.trainer, run, &o));
+        ck_assert(is_there(run, 2));
+        ck_assert_int_eq(umount(disk), 0);
+    } else {
+        fprintf(stderr, "test_pruned_without_room: left out, mounting is not allowed here\n");
+    }
+    free(disk);
+    free(run);
+    one_free(&x);
+    prefopt_context_destroy(context);
+}
+END_TEST
+
 int main(void)
 {
     /* Memory that is filled at each malloc (MALLOC_PERTURB_) would make the start of a process,
      * where no step is killed, most of its time. Each test is a fork of this process. */
     mallopt(M_PERTURB, 0);
-    const TTest *const tests[] = {test_dpo_killed,    test_reward_killed,     test_online_killed,
-                                  test_rounds_killed, test_every_system_call, test_disk_full};
+    const TTest *const tests[] = {
+        test_dpo_killed,        test_reward_killed, test_online_killed,      test_rounds_killed,
+        test_every_system_call, test_disk_full,     test_pruned_without_room};
     return saved_test_run("trainer_killed", tests, sizeof tests / sizeof *tests);
 }
