@@ -98,15 +98,22 @@ typedef struct {
     const void *best; /* in the file */
 } numbers;
 
-static int32_t read_step(const prefopt_trainer *trainer, pf_saved *from, numbers *out)
+/* named: the step that the folder's name says, or -1. */
+static int32_t read_step(const prefopt_trainer *trainer, pf_saved *from, int64_t named,
+                         numbers *out)
 {
     from->prefix = "trainer";
     PF_TRY(pf_saved_i64(from, "step", &out->step));
     if (trainer->has_extra)
         PF_TRY(pf_saved_f64(from, "extra", &out->extra));
-    if (out->step < 0)
-        return pf_fail(PREFOPT_ERR_FORMAT, "%s: trainer.step is %lld, expected at least 0",
+    /* A run counts on from it. */
+    if (out->step < 0 || out->step > INT64_MAX / 2)
+        return pf_fail(PREFOPT_ERR_FORMAT, "%s: trainer.step is %lld, expected 0 to 2^62 - 1",
                        pf_show_path(from->trainer_path), (long long)out->step);
+    if (named >= 0 && out->step != named)
+        return pf_fail(PREFOPT_ERR_FORMAT,
+                       "%s: trainer.step is %lld, but the folder is named after step %lld",
+                       pf_show_path(from->trainer_path), (long long)out->step, (long long)named);
     if (trainer->has_extra && !(isfinite(out->extra) && out->extra >= trainer->extra_low))
         return pf_fail(PREFOPT_ERR_FORMAT, "%s: trainer.extra is %g, expected at least %g",
                        pf_show_path(from->trainer_path), out->extra, trainer->extra_low);
@@ -197,12 +204,12 @@ static int32_t take(prefopt_trainer *trainer, pf_saved *from, const numbers *in,
     return PREFOPT_OK;
 }
 
-static int32_t restore(prefopt_trainer *trainer, pf_saved *from)
+static int32_t restore(prefopt_trainer *trainer, pf_saved *from, int64_t named)
 {
     numbers in = {0};
     prefopt_parameters parameters = {.struct_size = sizeof parameters};
     PF_TRY(compare(trainer, from));
-    PF_TRY(read_step(trainer, from, &in));
+    PF_TRY(read_step(trainer, from, named, &in));
     PF_TRY(read_optimiser(trainer, from, &in));
     PF_TRY(pf_evaluation_read(trainer, from, &in.evaluation, &in.best));
     PF_TRY(pf_trained_parameters(&trainer->model, &parameters));
@@ -216,8 +223,10 @@ static int32_t restore(prefopt_trainer *trainer, pf_saved *from)
     return status;
 }
 
-/* The newest checkpoint in the directory; none where the directory itself is one. */
-static int32_t find(const prefopt_trainer *trainer, const char *directory, char **folder)
+/* The newest checkpoint in the directory and its step; none and -1 where the directory itself is
+ * one. */
+static int32_t find(const prefopt_trainer *trainer, const char *directory, char **folder,
+                    int64_t *named)
 {
     char name[PF_STEP_NAME], *file = NULL;
     int64_t step = -1;
@@ -231,6 +240,7 @@ static int32_t find(const prefopt_trainer *trainer, const char *directory, char 
         return pf_fail(PREFOPT_ERR_IO, "%s: has no checkpoint of a trainer",
                        pf_show_path(directory));
     pf_step_name(name, step);
+    *named = step;
     return pf_join(trainer->context, directory, name, folder);
 }
 
@@ -240,11 +250,12 @@ int32_t prefopt_trainer_restore(prefopt_trainer *trainer, const char *directory)
     PF_REQUIRE(directory);
     char *folder = NULL;
     pf_saved from;
-    int32_t status = find(trainer, directory, &folder);
+    int64_t named = -1;
+    int32_t status = find(trainer, directory, &folder, &named);
     if (status == PREFOPT_OK)
         status = pf_saved_open(&from, trainer->context, folder != NULL ? folder : directory);
     if (status == PREFOPT_OK) {
-        status = restore(trainer, &from);
+        status = restore(trainer, &from, named);
         pf_saved_close(&from);
     }
     pf_free(trainer->context, folder);

@@ -220,6 +220,12 @@ START_TEST(test_damaged)
     DAMAGED("optimiser.steps is missing or is not an integer");
     replace_text(folder, "\"trainer.step\": 3", "\"trainer.stepp\": 3");
     DAMAGED("trainer.step is missing or is not an integer");
+    replace_text(folder, "\"trainer.step\": 3", "\"trainer.step\": -1");
+    DAMAGED("trainer.step is -1, expected 0 to 2^62 - 1");
+    replace_text(folder, "\"trainer.step\": 3", "\"trainer.step\": 9223372036854775807");
+    DAMAGED("trainer.step is 9223372036854775807, expected 0 to 2^62 - 1");
+    replace_text(folder, "\"trainer.step\": 3", "\"trainer.step\": 4");
+    DAMAGED("trainer.step is 4, but the folder is named after step 3");
     replace_text(folder, "\"optimiser.moment_bound\"", "\"optimiser.moment\"");
     DAMAGED("optimiser.moment_bound is missing");
     replace_text(folder, "\"optimiser.second\": \"", "\"optimiser.second\": \"g");
