@@ -129,7 +129,38 @@ static int32_t make_directory(const saver *s)
                : pf_fail(PREFOPT_ERR_IO, "%s: is no folder", pf_show_path(s->directory));
 }
 
-/* *same: the step's folder is there already, and says what this one would. */
+/* *whole: what trainer.json says is there too, and none of it is damaged. */
+static int32_t check_whole(const saver *s, bool *whole)
+{
+    pf_saved from;
+    pf_values values;
+    *whole = false;
+    PF_TRY(pf_trained_values(&s->trainer->model, &values));
+    int32_t status = pf_saved_open(&from, s->context, s->folder);
+    if (status != PREFOPT_OK)
+        return status == PREFOPT_ERR_MEMORY ? status : PREFOPT_OK;
+    float *value = NULL;
+    if (values.shape != NULL) {
+        value = pf_alloc(s->context, values.shape->n, sizeof *value);
+        status = value == NULL ? PREFOPT_ERR_MEMORY : pf_saved_model(&from, values.shape, value);
+        pf_free(s->context, value);
+    }
+    for (int64_t i = 0; i < s->state.n_datasets && status == PREFOPT_OK; i++) {
+        char prefix[PF_SAVED_NAME];
+        prefopt_dataset *data = NULL;
+        snprintf(prefix, sizeof prefix, "%s", s->state.dataset_name[i]);
+        char *point = strrchr(prefix, '.'); /* PREFIX.NAME */
+        *point = 0;
+        from.prefix = prefix;
+        status = pf_saved_dataset(&from, point + 1, &data);
+        prefopt_dataset_destroy(data);
+    }
+    pf_saved_close(&from);
+    *whole = status == PREFOPT_OK;
+    return status == PREFOPT_ERR_MEMORY ? status : PREFOPT_OK;
+}
+
+/* *same: the step's folder is there already, whole, and says what this one would. */
 static int32_t look(const saver *s, int directory, bool *there, bool *same)
 {
     struct stat info;
@@ -155,7 +186,7 @@ static int32_t look(const saver *s, int directory, bool *there, bool *same)
         *same = n == (int64_t)strlen(s->text) && memcmp(bytes, s->text, (size_t)n) == 0;
     pf_free(s->context, bytes);
     close(folder);
-    return PREFOPT_OK;
+    return *same ? check_whole(s, same) : PREFOPT_OK;
 }
 
 /* Takes the place of a checkpoint of the same step. Where the two cannot change places at once
@@ -191,8 +222,13 @@ static int32_t write_folder(saver *s, int directory)
         status = replace(s);
     else if (status == PREFOPT_OK && rename(s->own.path, s->folder) != 0)
         status = pf_fail_errno(errno, "renaming what was written", pf_show_path(s->folder));
-    if (status == PREFOPT_OK)
+    if (status == PREFOPT_OK) {
         status = pf_flush_folder(s->directory);
+        /* While it is not known that the new one is on disk, one that it took the place of stays
+         * until the next save. */
+        if (status != PREFOPT_OK)
+            pf_own_folder_leave(&s->own);
+    }
     pf_own_folder_remove(&s->own);
     return status;
 }
