@@ -44,5 +44,25 @@ int32_t pf_reference_score(const prefopt_reference *reference, const prefopt_seq
 int32_t pf_reference_of_rows(const prefopt_reference *reference, const prefopt_dataset *data,
                              const prefopt_sequences *distinct, const int64_t *index,
                              double *value);
+/* prefopt_reference_hash, 0 where there is none. */
+int32_t pf_reference_hash(const prefopt_reference *reference, uint64_t *hash);
+
+/* A dataset (not empty) that is annotated; all of it borrowed or owned until end. */
+typedef struct pf_annotation {
+    const prefopt_reference *reference;
+    prefopt_dataset *data;
+    pf_sequence_map *map; /* of the distinct sequences */
+    const prefopt_sequences *distinct;
+    int64_t *index; /* of all sequences: which of the distinct ones */
+    double *value;  /* distinct->n; NaN: to be scored */
+    uint64_t hash;  /* 0: none */
+} pf_annotation;
+
+/* What the rows know already. On failure nothing is kept. */
+int32_t pf_annotation_begin(pf_annotation *annotation, const prefopt_reference *reference,
+                            prefopt_dataset *data);
+/* The rows of which each sequence has a value; the others stay as they are. */
+void pf_annotation_write(const pf_annotation *annotation);
+void pf_annotation_end(pf_annotation *annotation);
 
 #endif

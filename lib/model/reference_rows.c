@@ -67,6 +67,15 @@ int32_t pf_reference_known(const prefopt_reference *reference, const prefopt_dat
     return PREFOPT_OK;
 }
 
+int32_t pf_reference_hash(const prefopt_reference *reference, uint64_t *hash)
+{
+    int32_t status = prefopt_reference_hash(reference, hash);
+    if (status != PREFOPT_ERR_UNSUPPORTED)
+        return status;
+    *hash = 0;
+    return PREFOPT_OK;
+}
+
 /* ---------------------------------------------------------------- scoring */
 
 int32_t pf_reference_score(const prefopt_reference *reference, const prefopt_sequences *distinct,
@@ -105,28 +114,24 @@ int32_t pf_reference_of_rows(const prefopt_reference *reference, const prefopt_d
 /* Tokens that are scored between two looks at the callback. */
 enum { PIECE_TOKENS = 4096 };
 
-/* One annotation: the sequences of the rows by their distinct ones. */
-typedef struct {
-    const prefopt_reference *reference;
-    prefopt_dataset *data;
-    const prefopt_sequences *distinct;
-    const int64_t *index; /* n_sequences */
-    double *value;        /* distinct->n */
-    uint64_t hash;        /* 0: none */
-} annotation;
-
-/* The first row from `row` on of which a sequence has no value yet. Sequences are scored in the
- * order in which the rows have them first. */
-static int64_t rows_done(const annotation *a, int64_t row)
+static bool is_done(const pf_annotation *a, int64_t row)
 {
-    for (; row < a->data->n_rows; row++)
-        for (int64_t s = a->data->first[row]; s < a->data->first[row + 1]; s++)
-            if (isnan(a->value[a->index[s]]))
-                return row;
+    for (int64_t s = a->data->first[row]; s < a->data->first[row + 1]; s++)
+        if (isnan(a->value[a->index[s]]))
+            return false;
+    return true;
+}
+
+/* The first row from `row` on that is not done. Sequences are scored in the order in which the rows
+ * have them first. */
+static int64_t rows_done(const pf_annotation *a, int64_t row)
+{
+    while (row < a->data->n_rows && is_done(a, row))
+        row++;
     return row;
 }
 
-static int32_t score_all(annotation *a, prefopt_annotate_fn progress, void *payload)
+static int32_t score_all(pf_annotation *a, prefopt_annotate_fn progress, void *payload)
 {
     int64_t at = 0, done = rows_done(a, 0), total = a->data->n_rows;
     while (done < total) {
@@ -141,16 +146,14 @@ static int32_t score_all(annotation *a, prefopt_annotate_fn progress, void *payl
     return PREFOPT_OK;
 }
 
-/* Rows before `done` and those that were known; the others stay as they are. */
-static void write_rows(const annotation *a)
+void pf_annotation_write(const pf_annotation *a)
 {
     prefopt_dataset *d = a->data;
     prefopt_sequences all = {.struct_size = sizeof all};
     prefopt_dataset_sequences(d, &all); /* cannot fail */
-    int64_t done = rows_done(a, 0);
-    for (int64_t row = 0; row < done; row++) {
+    for (int64_t row = 0; row < d->n_rows; row++) {
         int64_t first = d->first[row], end = d->first[row + 1];
-        if (d->ref_key[row] != 0)
+        if (d->ref_key[row] != 0 || !is_done(a, row))
             continue;
         for (int64_t s = first; s < end; s++)
             d->column[PREFOPT_COLUMN_REF_LOGP][s] = a->value[a->index[s]];
@@ -159,27 +162,40 @@ static void write_rows(const annotation *a)
     }
 }
 
-static int32_t annotate(annotation *a, const pf_sequence_map *map, prefopt_annotate_fn progress,
-                        void *payload)
+static int32_t begin(pf_annotation *a)
 {
     prefopt_context *context = a->reference->policy->context;
-    a->distinct = pf_sequence_map_view(map);
-    a->value = pf_alloc(context, a->distinct->n, sizeof *a->value);
-    if (a->value == NULL)
+    prefopt_sequences all = {.struct_size = sizeof all};
+    PF_TRY(prefopt_dataset_sequences(a->data, &all));
+    if ((a->index = pf_alloc(context, all.n, sizeof *a->index)) == NULL)
         return PREFOPT_ERR_MEMORY;
-    int32_t status =
-        pf_reference_known(a->reference, a->data, a->distinct, a->index, a->value, &a->hash);
-    if (status == PREFOPT_OK && a->hash == 0) {
-        status = prefopt_reference_hash(a->reference, &a->hash);
-        if (status == PREFOPT_ERR_UNSUPPORTED)
-            status = PREFOPT_OK;
-    }
-    if (status == PREFOPT_OK)
-        status = score_all(a, progress, payload);
-    if (status >= 0)
-        write_rows(a);
-    pf_free(context, a->value);
+    PF_TRY(pf_sequence_map_create(&a->map, context, &all, PF_MAP_SEQUENCES, a->index));
+    a->distinct = pf_sequence_map_view(a->map);
+    if ((a->value = pf_alloc(context, a->distinct->n, sizeof *a->value)) == NULL)
+        return PREFOPT_ERR_MEMORY;
+    PF_TRY(pf_reference_known(a->reference, a->data, a->distinct, a->index, a->value, &a->hash));
+    return a->hash != 0 ? PREFOPT_OK : pf_reference_hash(a->reference, &a->hash);
+}
+
+int32_t pf_annotation_begin(pf_annotation *a, const prefopt_reference *reference,
+                            prefopt_dataset *data)
+{
+    *a = (pf_annotation){.reference = reference, .data = data};
+    int32_t status = begin(a);
+    if (status != PREFOPT_OK)
+        pf_annotation_end(a);
     return status;
+}
+
+void pf_annotation_end(pf_annotation *a)
+{
+    prefopt_context *context = a->reference->policy->context;
+    pf_sequence_map_destroy(a->map);
+    pf_free(context, a->index);
+    pf_free(context, a->value);
+    a->map = NULL;
+    a->index = NULL;
+    a->value = NULL;
 }
 
 int32_t prefopt_reference_annotate(const prefopt_reference *reference, prefopt_dataset *dataset,
@@ -187,21 +203,13 @@ int32_t prefopt_reference_annotate(const prefopt_reference *reference, prefopt_d
 {
     PF_REQUIRE(reference);
     PF_REQUIRE(dataset);
-    prefopt_sequences all = {.struct_size = sizeof all};
-    PF_TRY(prefopt_dataset_sequences(dataset, &all));
-    if (all.n == 0)
+    if (prefopt_dataset_size(dataset) == 0)
         return PREFOPT_OK;
-    prefopt_context *context = reference->policy->context;
-    int64_t *index = pf_alloc(context, all.n, sizeof *index);
-    if (index == NULL)
-        return PREFOPT_ERR_MEMORY;
-    pf_sequence_map *map;
-    int32_t status = pf_sequence_map_create(&map, context, &all, PF_MAP_SEQUENCES, index);
-    if (status == PREFOPT_OK) {
-        annotation a = {.reference = reference, .data = dataset, .index = index};
-        status = annotate(&a, map, progress, payload);
-        pf_sequence_map_destroy(map);
-    }
-    pf_free(context, index);
+    pf_annotation a;
+    PF_TRY(pf_annotation_begin(&a, reference, dataset));
+    int32_t status = score_all(&a, progress, payload);
+    if (status >= 0)
+        pf_annotation_write(&a);
+    pf_annotation_end(&a);
     return status;
 }
