@@ -98,14 +98,18 @@ typedef int32_t (*prefopt_progress_fn)(void *payload, const prefopt_progress *pr
  * be (some may be empty); each rank evaluates its own, in parts where the model keeps less, and
  * gradients and statistics are summed by weight: the step of one process with the whole batch, but
  * for rounding. Objectives that sample draw and score a round's prompts in the same manner, each
- * rank its part, and hand the samples to all: they are those of one process. All ranks take the
- * step, and so have the same parameters, bit for bit (on processors of one kind), from the first
- * run on, which begins with rank 0's. A rank that fails makes all ranks fail with its code and a
- * text that names it, and none takes the step; a rank whose callback stops stops all.
+ * rank its part, and hand the samples to all: they are those of one process. Held-out rows and what
+ * a reference is asked are shared too (a reference without a hash is asked by each rank for all).
+ * All ranks take the step, and so have the same parameters, bit for bit (on processors of one
+ * kind), from the first run on, which begins with rank 0's; what an evaluation finds, and so
+ * patience and the best parameters, is the same bits on all. A rank that fails makes all ranks fail
+ * with its code and a text that names it, and none takes the step; a rank whose callback stops
+ * stops all.
  *
- * The callbacks are called on the thread that called run, by all ranks in the same order, and
- * return when their result is there; anything but PREFOPT_OK becomes CALLBACK. prefopt/mpi.h makes
- * them from an MPI communicator. */
+ * run, prefopt_trainer_create_dpo, prefopt_trainer_set_evaluation and prefopt_collective_annotate
+ * are calls of all ranks together, in the same order; nothing else calls the callbacks. Those are
+ * called on the calling thread and return when their result is there; anything but PREFOPT_OK
+ * becomes CALLBACK. prefopt/mpi.h makes them from an MPI communicator. */
 typedef struct prefopt_collective {
     uint32_t struct_size, reserved;
     int64_t rank, size; /* 0 <= rank < size; with size 1 nothing is called */
@@ -158,13 +162,25 @@ typedef struct prefopt_train_options {
                             mean over rows (AOT, score_ridge): ARGUMENT */
     const prefopt_collective *collective; /* copied; NULL (default): this process alone. Not with
                                              losses that are no means over rows (AOT, score_ridge:
-                                             UNSUPPORTED); run alone: loss is each rank's own, of
-                                             the whole data, and so are evaluations */
+                                             UNSUPPORTED); no fit; prefopt_trainer_loss is each
+                                             rank's own, of the whole data */
 } prefopt_train_options;
 
 /* Fills options with the defaults. Errors: ARGUMENT (NULL), VERSION. Thread-safe. Since 0.1. */
 PREFOPT_API int32_t prefopt_train_options_init(prefopt_train_options *options,
                                                uint32_t struct_size);
+
+/* prefopt_reference_annotate by all ranks of a collective together, each on its own copy of the
+ * same dataset: each scores its part of the sequences, and all get all numbers and keys, those of
+ * one process. What is scored is what rank 0's keys leave out; its numbers are taken for the rest.
+ * With collective NULL, or of one rank, it is prefopt_reference_annotate. progress is called by
+ * each rank as if its part were all; when one stops, all do, and rows that are done keep their
+ * numbers. Errors: as there; ARGUMENT (collective), STATE (the ranks' data or references differ),
+ * CALLBACK; on all ranks, and the dataset is as before. Since 0.1. */
+PREFOPT_API int32_t prefopt_collective_annotate(const prefopt_collective *collective,
+                                                const prefopt_reference *reference,
+                                                prefopt_dataset *dataset,
+                                                prefopt_annotate_fn progress, void *payload);
 
 /* ---- the objectives. Each creates a trainer that the caller owns; its options may be NULL.
  * Errors of all: ARGUMENT (NULL, an option; a row of the wrong kind is named; no rows, or none with
@@ -193,7 +209,8 @@ PREFOPT_API int32_t prefopt_trainer_create_reward(prefopt_trainer **out, prefopt
  * for SIMPO, CPO and ORPO, and for them alone. Reference log-probabilities are computed once, here;
  * the reference is not kept. Rows with a ref_key (prefopt_reference_annotate) are not scored again:
  * their ref_logp is taken, and where the key does not fit this reference and these tokens, or the
- * reference has no hash, it is STATE and names the row. */
+ * reference has no hash, it is STATE and names the row. With options->collective a call of all
+ * ranks, which share that work: all succeed or none; STATE when their data or references differ. */
 PREFOPT_API int32_t prefopt_trainer_create_dpo(prefopt_trainer **out, prefopt_policy *policy,
                                                const prefopt_reference *reference,
                                                const prefopt_dataset *data,
@@ -326,11 +343,13 @@ PREFOPT_API int32_t prefopt_evaluation_options_init(prefopt_evaluation_options *
  * reference: as at create (it need not be the same); its log-probabilities are computed once, here;
  * it is not kept; NULL where there was none. options may be NULL. A second call takes the place of
  * the first, best parameters included. Each distinct sequence is scored once an evaluation, by
- * models with a byte budget within it.
+ * models with a byte budget within it. With a collective a call of all ranks, whose evaluations
+ * take their parts of the rows: loss, accuracy and margin are those of one process but for
+ * rounding.
  *
  * Errors: ARGUMENT (NULL, options, a row of another kind, which is named), UNSUPPORTED (policy
- * gradient, soft RL), STATE (a row's ref_key does not fit), NUMERIC (the reference), MEMORY,
- * CALLBACK, VERSION. Then the evaluation is as before. Since 0.1. */
+ * gradient, soft RL), STATE (a row's ref_key does not fit; ranks differ), NUMERIC (the reference),
+ * MEMORY, CALLBACK, VERSION. Then the evaluation is as before. Since 0.1. */
 PREFOPT_API int32_t prefopt_trainer_set_evaluation(prefopt_trainer *trainer,
                                                    const prefopt_dataset *held_out,
                                                    const prefopt_reference *reference,

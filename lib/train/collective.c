@@ -1,5 +1,5 @@
-/* Training on several ranks: each evaluates its part of a batch, gradients and statistics are
- * summed.
+/* Training on several ranks: each evaluates its part of a batch, or of the held-out rows; gradients
+ * and statistics are summed.
  *
  * A step has two exchanges of a few numbers and one of the gradient: the ranks' statuses with their
  * tallies; the gradient, if all went well; and the statuses again at the step's end, so that a stop
@@ -12,7 +12,7 @@
 
 enum { TALLY = sizeof(pf_tally) / sizeof(double), TEXT = 1024 };
 
-bool pf_ranks_alone(const prefopt_trainer *trainer) { return trainer->ranks.calls.size == 1; }
+bool pf_ranks_alone(const pf_ranks *ranks) { return ranks->calls.size == 1; }
 
 int32_t pf_ranks_read(pf_ranks *ranks, const prefopt_collective *callers)
 {
@@ -37,19 +37,14 @@ int32_t pf_ranks_read(pf_ranks *ranks, const prefopt_collective *callers)
     return PREFOPT_OK;
 }
 
-int32_t pf_ranks_init(prefopt_trainer *trainer)
+int32_t pf_ranks_init(pf_ranks *ranks, prefopt_context *context)
 {
-    pf_ranks *ranks = &trainer->ranks;
     int64_t size = ranks->calls.size, n;
-    if (pf_ranks_alone(trainer))
+    if (pf_ranks_alone(ranks))
         return PREFOPT_OK;
-    if (trainer->coupled)
-        return pf_fail(PREFOPT_ERR_UNSUPPORTED,
-                       "%s: collective has %lld ranks, but the loss is no mean over rows",
-                       trainer->objective->name, (long long)size);
     if (!pf_add(size, TALLY, &n))
         return pf_fail(PREFOPT_ERR_MEMORY, "a size overflows: %lld ranks", (long long)size);
-    ranks->numbers = pf_alloc(trainer->context, n, sizeof *ranks->numbers);
+    ranks->numbers = pf_alloc(context, n, sizeof *ranks->numbers);
     return ranks->numbers != NULL ? PREFOPT_OK : PREFOPT_ERR_MEMORY;
 }
 
@@ -59,10 +54,19 @@ void pf_ranks_clear(pf_ranks *ranks, prefopt_context *context)
     ranks->numbers = NULL;
 }
 
+int32_t pf_ranks_check(const prefopt_trainer *trainer)
+{
+    if (pf_ranks_alone(&trainer->ranks) || (!trainer->coupled && trainer->options.score_ridge == 0))
+        return PREFOPT_OK;
+    return pf_fail(PREFOPT_ERR_UNSUPPORTED,
+                   "%s: collective has %lld ranks, but the loss is no mean over rows",
+                   trainer->objective->name, (long long)trainer->ranks.calls.size);
+}
+
 int32_t pf_ranks_lay_out(prefopt_trainer *trainer)
 {
     pf_ranks *ranks = &trainer->ranks;
-    if (pf_ranks_alone(trainer) || trainer->rows == NULL)
+    if (pf_ranks_alone(&trainer->ranks) || trainer->rows == NULL)
         return PREFOPT_OK;
     int64_t capacity = (trainer->batches.batch - 1) / ranks->calls.size + 1;
     return pf_parts_init(&ranks->part, trainer->context, trainer->rows, capacity);
@@ -71,83 +75,81 @@ int32_t pf_ranks_lay_out(prefopt_trainer *trainer)
 /* ---- the callbacks */
 
 /* Nothing can be agreed on any more. */
-static int32_t failed(prefopt_trainer *trainer, const char *call, int64_t n, const char *unit,
+static int32_t failed(pf_ranks *ranks, const char *call, int64_t n, const char *unit,
                       int32_t status)
 {
-    trainer->ranks.agreed = true;
+    ranks->agreed = true;
     return pf_fail(PREFOPT_ERR_CALLBACK,
                    "collective: %s of %lld %s on rank %lld of %lld returned %d", call, (long long)n,
-                   unit, (long long)trainer->ranks.calls.rank, (long long)trainer->ranks.calls.size,
-                   status);
+                   unit, (long long)ranks->calls.rank, (long long)ranks->calls.size, status);
 }
 
-int32_t pf_ranks_sum(prefopt_trainer *trainer, double *values, int64_t n)
+int32_t pf_ranks_sum(pf_ranks *ranks, double *values, int64_t n)
 {
-    const prefopt_collective *c = &trainer->ranks.calls;
+    const prefopt_collective *c = &ranks->calls;
     int32_t status = c->sum_f64(c->payload, values, n);
-    return status == PREFOPT_OK ? PREFOPT_OK : failed(trainer, "sum_f64", n, "numbers", status);
+    return status == PREFOPT_OK ? PREFOPT_OK : failed(ranks, "sum_f64", n, "numbers", status);
 }
 
-static int32_t sum_f32(prefopt_trainer *trainer, float *values, int64_t n)
+static int32_t sum_f32(pf_ranks *ranks, float *values, int64_t n)
 {
-    const prefopt_collective *c = &trainer->ranks.calls;
+    const prefopt_collective *c = &ranks->calls;
     int32_t status = c->sum_f32(c->payload, values, n);
-    return status == PREFOPT_OK ? PREFOPT_OK : failed(trainer, "sum_f32", n, "numbers", status);
+    return status == PREFOPT_OK ? PREFOPT_OK : failed(ranks, "sum_f32", n, "numbers", status);
 }
 
-int32_t pf_ranks_broadcast(prefopt_trainer *trainer, void *bytes, int64_t n, int64_t root)
+int32_t pf_ranks_broadcast(pf_ranks *ranks, void *bytes, int64_t n, int64_t root)
 {
-    const prefopt_collective *c = &trainer->ranks.calls;
+    const prefopt_collective *c = &ranks->calls;
     int32_t status = c->broadcast(c->payload, bytes, n, root);
-    return status == PREFOPT_OK ? PREFOPT_OK : failed(trainer, "broadcast", n, "bytes", status);
+    return status == PREFOPT_OK ? PREFOPT_OK : failed(ranks, "broadcast", n, "bytes", status);
 }
 
 /* ---- statuses */
 
 /* What the ranks' statuses in ranks->numbers make together; the text of a failure is that of the
  * first rank that failed. */
-static int32_t verdict(prefopt_trainer *trainer)
+static int32_t verdict(pf_ranks *ranks)
 {
-    const prefopt_collective *c = &trainer->ranks.calls;
-    const double *status = trainer->ranks.numbers;
+    const prefopt_collective *c = &ranks->calls;
+    const double *status = ranks->numbers;
     int64_t first = 0;
     bool stopped = false;
     for (int64_t r = 0; r < c->size; r++)
         stopped |= status[r] > 0;
     while (first < c->size && !(status[first] < 0))
         first++;
-    trainer->ranks.agreed = stopped || first < c->size;
+    ranks->agreed = stopped || first < c->size;
     if (first == c->size)
         return stopped ? PREFOPT_STOPPED : PREFOPT_OK;
     char text[TEXT] = {0};
     if (first == c->rank)
         snprintf(text, sizeof text, "%s", prefopt_last_error());
-    PF_TRY(pf_ranks_broadcast(trainer, text, TEXT, first));
+    PF_TRY(pf_ranks_broadcast(ranks, text, TEXT, first));
     text[TEXT - 1] = '\0';
     return pf_fail((int32_t)status[first], "rank %lld of %lld: %s", (long long)first,
                    (long long)c->size, text);
 }
 
 /* Statuses, and tallies (NULL: none), which become their sum. */
-int32_t pf_ranks_exchange(prefopt_trainer *trainer, int32_t status, pf_tally *tally)
+int32_t pf_ranks_exchange(pf_ranks *ranks, int32_t status, pf_tally *tally)
 {
-    pf_ranks *ranks = &trainer->ranks;
     int64_t size = ranks->calls.size, n = size + (tally != NULL ? TALLY : 0);
     memset(ranks->numbers, 0, (size_t)n * sizeof *ranks->numbers);
     ranks->numbers[ranks->calls.rank] = status;
     if (tally != NULL && status == PREFOPT_OK)
         memcpy(ranks->numbers + size, tally, sizeof *tally);
-    PF_TRY(pf_ranks_sum(trainer, ranks->numbers, n));
+    PF_TRY(pf_ranks_sum(ranks, ranks->numbers, n));
     if (tally != NULL)
         memcpy(tally, ranks->numbers + size, sizeof *tally);
-    return verdict(trainer);
+    return verdict(ranks);
 }
 
-int32_t pf_ranks_agree(prefopt_trainer *trainer, int32_t status)
+int32_t pf_ranks_agree(pf_ranks *ranks, int32_t status)
 {
-    if (pf_ranks_alone(trainer) || trainer->ranks.agreed)
+    if (pf_ranks_alone(ranks) || ranks->agreed)
         return status;
-    return pf_ranks_exchange(trainer, status, NULL);
+    return pf_ranks_exchange(ranks, status, NULL);
 }
 
 /* ---- the gradient */
@@ -207,16 +209,36 @@ int32_t pf_ranks_gradient(prefopt_trainer *trainer, prefopt_progress *stats)
 {
     pf_tally tally = {.counted = 0};
     int32_t status = part_gradient(trainer, stats, &tally);
-    PF_TRY(pf_ranks_exchange(trainer, status, &tally));
+    PF_TRY(pf_ranks_exchange(&trainer->ranks, status, &tally));
     pf_tally_write(&tally, trainer, stats);
     const pf_slot *slot = &trainer->optimiser.slots[0];
-    return slot->dtype == PREFOPT_F32 ? sum_f32(trainer, slot->grad, slot->n)
-                                      : pf_ranks_sum(trainer, slot->grad, slot->n);
+    return slot->dtype == PREFOPT_F32 ? sum_f32(&trainer->ranks, slot->grad, slot->n)
+                                      : pf_ranks_sum(&trainer->ranks, slot->grad, slot->n);
+}
+
+int32_t pf_ranks_evaluate(pf_ranks *ranks, prefopt_trainer *held_out, int32_t status,
+                          prefopt_progress *stats)
+{
+    pf_tally tally = {.counted = 0};
+    pf_batch whole;
+    begin_part(held_out, &whole);
+    if (status == PREFOPT_OK && held_out->batch.n > 0) {
+        prefopt_progress part;
+        pf_progress_clear(&part);
+        held_out->counted = pf_batch_weight(held_out->rows, &held_out->batch);
+        status = held_out->objective->evaluate(held_out, false, &part);
+        if (status == PREFOPT_OK)
+            pf_tally_add(&tally, held_out, held_out->share, &part);
+    }
+    end_part(held_out, &whole);
+    PF_TRY(pf_ranks_exchange(ranks, status, &tally));
+    pf_tally_write(&tally, held_out, stats);
+    return PREFOPT_OK;
 }
 
 int32_t pf_ranks_blame(prefopt_trainer *trainer, double norm)
 {
-    if (pf_ranks_alone(trainer))
+    if (pf_ranks_alone(&trainer->ranks))
         return pf_trainer_name_gradient(trainer, norm);
     prefopt_progress stats;
     pf_tally tally = {.counted = 0};
@@ -229,6 +251,6 @@ int32_t pf_ranks_blame(prefopt_trainer *trainer, double norm)
         own = pf_trainer_name_gradient(trainer, part);
         end_part(trainer, &whole);
     }
-    PF_TRY(pf_ranks_exchange(trainer, own, NULL));
+    PF_TRY(pf_ranks_exchange(&trainer->ranks, own, NULL));
     return pf_fail(PREFOPT_ERR_NUMERIC, "the norm of the gradient is %g", norm);
 }

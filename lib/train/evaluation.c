@@ -76,12 +76,9 @@ static int32_t fill(pf_evaluation *e, const prefopt_trainer *trainer,
     return e->best_value == NULL ? PREFOPT_ERR_MEMORY : PREFOPT_OK;
 }
 
-int32_t prefopt_trainer_set_evaluation(prefopt_trainer *trainer, const prefopt_dataset *held_out,
-                                       const prefopt_reference *reference,
-                                       const prefopt_evaluation_options *options)
+static int32_t make(pf_evaluation **out, prefopt_trainer *trainer, const prefopt_dataset *held_out,
+                    const prefopt_reference *reference, const prefopt_evaluation_options *options)
 {
-    PF_REQUIRE(trainer);
-    PF_REQUIRE(held_out);
     prefopt_evaluation_options own;
     PF_TRY(read_options(&own, options));
     if (trainer->objective->held_out == NULL)
@@ -97,10 +94,25 @@ int32_t prefopt_trainer_set_evaluation(prefopt_trainer *trainer, const prefopt_d
                          .step = -1,
                          .best = none,
                          .best_step = -1};
+    *out = e;
     int32_t status = fill(e, trainer, held_out, reference);
+    trainer->ranks.agreed = e->held_out != NULL && e->held_out->ranks.agreed;
+    return status < 0 ? pf_fail_in(status, "held_out") : status;
+}
+
+int32_t prefopt_trainer_set_evaluation(prefopt_trainer *trainer, const prefopt_dataset *held_out,
+                                       const prefopt_reference *reference,
+                                       const prefopt_evaluation_options *options)
+{
+    PF_REQUIRE(trainer);
+    PF_REQUIRE(held_out);
+    pf_evaluation *e = NULL;
+    trainer->ranks.agreed = false;
+    int32_t status = make(&e, trainer, held_out, reference, options);
+    status = pf_ranks_agree(&trainer->ranks, status);
     if (status != PREFOPT_OK) {
         pf_evaluation_destroy(e);
-        return pf_fail_in(status, "held_out");
+        return status;
     }
     pf_evaluation_destroy(trainer->evaluation);
     trainer->evaluation = e;
@@ -131,14 +143,19 @@ bool pf_evaluation_ended(const prefopt_trainer *trainer)
     return e != NULL && e->options.patience > 0 && e->waited >= e->options.patience;
 }
 
-static int32_t measure(pf_evaluation *e, const prefopt_trainer *trainer, pf_measured *out)
+/* On all ranks, or on none: a status that is not PREFOPT_OK is a failure of all. */
+static int32_t measure(pf_evaluation *e, prefopt_trainer *trainer, int32_t status, pf_measured *out)
 {
     prefopt_trainer *held_out = e->held_out;
     prefopt_progress stats;
     pf_progress_clear(&stats);
     held_out->extra = trainer->extra;
     pf_batches_all(&held_out->batches, &held_out->batch);
-    PF_TRY(held_out->objective->evaluate(held_out, false, &stats));
+    if (!pf_ranks_alone(&trainer->ranks))
+        status = pf_ranks_evaluate(&trainer->ranks, held_out, status, &stats);
+    else if (status == PREFOPT_OK)
+        status = held_out->objective->evaluate(held_out, false, &stats);
+    PF_TRY(status);
     if (!isfinite(stats.loss))
         return pf_fail(PREFOPT_ERR_NUMERIC, "the loss is %g", stats.loss);
     *out = (pf_measured){.loss = stats.loss, .accuracy = stats.accuracy, .margin = stats.margin};
@@ -158,29 +175,24 @@ static int32_t parameters_of(const prefopt_trainer *trainer, prefopt_parameters 
                    (long long)out->n, out->dtype, (long long)slot->n, slot->dtype);
 }
 
-static int32_t keep(pf_evaluation *e, const prefopt_trainer *trainer)
-{
-    const pf_slot *slot = &trainer->optimiser.slots[0];
-    prefopt_parameters parameters;
-    PF_TRY(parameters_of(trainer, &parameters));
-    memcpy(e->best_value, parameters.value, (size_t)slot->n * number_size(slot));
-    e->best_extra = trainer->extra;
-    return PREFOPT_OK;
-}
-
 /* Patience looks at the first evaluation and at those that are due by the step's number, not at
  * those which were asked for: when it ends does not depend on how runs are cut. */
 int32_t pf_evaluation_take(prefopt_trainer *trainer)
 {
     pf_evaluation *e = trainer->evaluation;
     pf_measured now;
+    prefopt_parameters parameters;
+    const pf_slot *slot = &trainer->optimiser.slots[0];
     bool first = e->step < 0;
-    int32_t status = measure(e, trainer, &now);
+    int32_t status = e->best_value != NULL ? parameters_of(trainer, &parameters) : PREFOPT_OK;
+    status = measure(e, trainer, status, &now);
     if (status != PREFOPT_OK)
         return status < 0 ? pf_fail_in(status, "held_out") : status;
     if (first || now.loss < e->best.loss) {
-        if (e->best_value != NULL)
-            PF_TRY(keep(e, trainer));
+        if (e->best_value != NULL) {
+            memcpy(e->best_value, parameters.value, (size_t)slot->n * number_size(slot));
+            e->best_extra = trainer->extra;
+        }
         e->best = now;
         e->best_step = trainer->step;
     }

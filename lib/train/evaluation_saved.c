@@ -14,7 +14,7 @@ void pf_evaluation_describe(const prefopt_trainer *trainer, pf_describe *to)
     const pf_evaluation *e = trainer->evaluation;
     if (e == NULL)
         return;
-    uint64_t hash = pf_rows_hash(e->held_out->rows);
+    uint64_t hash = e->held_out->data_hash;
     to->prefix = "evaluation";
     pf_describe_fields(to, fields, sizeof fields / sizeof *fields, &e->options);
     pf_describe_i64(to, "rows", e->held_out->rows->n);

@@ -33,7 +33,7 @@ static int32_t optimise(prefopt_trainer *trainer, prefopt_progress *stats)
 static int32_t take_step(prefopt_trainer *trainer, prefopt_progress *stats)
 {
     if (trainer->objective->begin != NULL)
-        PF_TRY(pf_ranks_agree(trainer, trainer->objective->begin(trainer)));
+        PF_TRY(pf_ranks_agree(&trainer->ranks, trainer->objective->begin(trainer)));
     else
         pf_batches_take(&trainer->batches, trainer->step, &trainer->batch);
     PF_TRY(pf_trainer_evaluate(trainer, true, stats));
@@ -111,7 +111,7 @@ static int32_t look(run_state *run)
         status = PREFOPT_STOPPED;
     if (status == PREFOPT_OK && pf_evaluation_ended(run->trainer))
         status = PREFOPT_STOPPED;
-    return failed(run, pf_ranks_agree(run->trainer, status), true);
+    return failed(run, pf_ranks_agree(&run->trainer->ranks, status), true);
 }
 
 static int32_t steps(run_state *run)
@@ -124,7 +124,7 @@ static int32_t steps(run_state *run)
         if (status != PREFOPT_OK) {
             describe(run);
             /* STOPPED: a callback of the model's. */
-            return failed(run, pf_ranks_agree(run->trainer, status), false);
+            return failed(run, pf_ranks_agree(&run->trainer->ranks, status), false);
         }
         run->done++;
         status = look(run);

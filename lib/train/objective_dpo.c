@@ -2,7 +2,7 @@
  * against the reference's, which are computed once. */
 #include <math.h>
 
-#include "model/pf_reference.h"
+#include "train/pf_rank_reference.h"
 #include "train/pf_sampled.h"
 #include "train/pf_saved.h"
 
@@ -196,9 +196,8 @@ static int32_t fill(prefopt_trainer *trainer, const prefopt_reference *reference
         state->ref = pf_alloc(context, rows->n_distinct, sizeof *state->ref);
         if (state->ref == NULL)
             return PREFOPT_ERR_MEMORY;
-        PF_TRY(pf_reference_of_rows(reference, data, pf_sequence_map_view(rows->map),
-                                    rows->sequence, state->ref));
     }
+    PF_TRY(pf_trainer_reference(trainer, reference, data, state->ref));
     return pf_trainer_ready(trainer);
 }
 
@@ -242,7 +241,7 @@ int32_t prefopt_trainer_create_dpo(prefopt_trainer **out, prefopt_policy *policy
     PF_TRY(pf_trainer_new(&trainer, &objective, sizeof(dpo_state), (pf_trained){.policy = policy},
                           options));
     ((dpo_state *)trainer->state)->dpo = own;
-    int32_t status = fill(trainer, reference, data);
+    int32_t status = pf_ranks_agree(&trainer->ranks, fill(trainer, reference, data));
     if (status != PREFOPT_OK) {
         prefopt_trainer_destroy(trainer);
         return status;

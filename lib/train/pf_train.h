@@ -228,8 +228,10 @@ typedef struct pf_ranks {
 } pf_ranks;
 
 int32_t pf_ranks_read(pf_ranks *ranks, const prefopt_collective *callers);
+/* Room for what is summed. MEMORY. */
+int32_t pf_ranks_init(pf_ranks *ranks, prefopt_context *context);
 /* UNSUPPORTED where a step cannot be shared. */
-int32_t pf_ranks_init(prefopt_trainer *trainer);
+int32_t pf_ranks_check(const prefopt_trainer *trainer);
 void pf_ranks_clear(pf_ranks *ranks, prefopt_context *context);
 /* Room for this rank's part of a batch of the trainer's rows. */
 int32_t pf_ranks_lay_out(prefopt_trainer *trainer);
@@ -239,20 +241,25 @@ int32_t pf_ranks_begin(prefopt_trainer *trainer, int64_t n_steps);
 /* pf_trainer_gradient of the whole batch, each rank its part. A failure on one rank is one on all.
  */
 int32_t pf_ranks_gradient(prefopt_trainer *trainer, prefopt_progress *stats);
+/* The loss and statistics of the whole batch of held_out, of which each rank evaluates its part; a
+ * status that is not PREFOPT_OK is a failure of all. */
+int32_t pf_ranks_evaluate(pf_ranks *ranks, prefopt_trainer *held_out, int32_t status,
+                          prefopt_progress *stats);
 /* The norm of the gradient is not finite: pf_trainer_name_gradient, by a rank whose part is not. */
 int32_t pf_ranks_blame(prefopt_trainer *trainer, double norm);
-/* ---- for the files of the ranks (collective.c, rank_terms.c, rank_samples.c) */
-bool pf_ranks_alone(const prefopt_trainer *trainer);
+/* ---- for the files of the ranks (collective.c, rank_terms.c, rank_reference.c,
+ * rank_samples.c) */
+bool pf_ranks_alone(const pf_ranks *ranks);
 /* Of n rows in order, those of one rank. */
 void pf_ranks_part(const pf_ranks *ranks, int64_t rank, int64_t n, int64_t *first, int64_t *count);
 /* The collective's callbacks; CALLBACK when they fail. */
-int32_t pf_ranks_sum(prefopt_trainer *trainer, double *values, int64_t n);
-int32_t pf_ranks_broadcast(prefopt_trainer *trainer, void *bytes, int64_t n, int64_t root);
+int32_t pf_ranks_sum(pf_ranks *ranks, double *values, int64_t n);
+int32_t pf_ranks_broadcast(pf_ranks *ranks, void *bytes, int64_t n, int64_t root);
 /* Statuses, and tallies (NULL: none), which become their sum. */
-int32_t pf_ranks_exchange(prefopt_trainer *trainer, int32_t status, pf_tally *tally);
+int32_t pf_ranks_exchange(pf_ranks *ranks, int32_t status, pf_tally *tally);
 
 /* The status of all: the first rank's failure, else STOPPED where one stops, else OK. */
-int32_t pf_ranks_agree(prefopt_trainer *trainer, int32_t status);
+int32_t pf_ranks_agree(pf_ranks *ranks, int32_t status);
 
 /* ---- the trainer (trainer.c, loop.c, fit.c) */
 
@@ -330,8 +337,8 @@ struct prefopt_trainer {
  * cleared memory of state_size. On failure the objective calls prefopt_trainer_destroy. */
 int32_t pf_trainer_new(prefopt_trainer **out, const pf_objective *objective, size_t state_size,
                        pf_trained model, const prefopt_train_options *options);
-/* The same for held-out data of `trainer`: only the rows' loss, no ridges, all rows at once; an
- * objective's fill does the rest. */
+/* The same for held-out data of `trainer`: only the rows' loss, no ridges, all rows at once, on
+ * several ranks a part of them; an objective's fill does the rest. */
 int32_t pf_trainer_new_held_out(prefopt_trainer **out, const prefopt_trainer *trainer,
                                 const pf_objective *objective, size_t state_size);
 /* Takes the rows of data, makes room for batches and scores. */

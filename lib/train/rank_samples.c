@@ -110,9 +110,9 @@ static int32_t send(board *b, prefopt_trainer *trainer, int64_t rows)
 {
     for (int64_t r = 0; r < trainer->ranks.calls.size; r++) {
         look_at(b, trainer, r, rows);
-        PF_TRY(pf_ranks_broadcast(trainer, block(b, 0),
+        PF_TRY(pf_ranks_broadcast(&trainer->ranks, block(b, 0),
                                   COLUMNS * b->n_rows * b->n * (int64_t)sizeof *b->numbers, r));
-        PF_TRY(pf_ranks_broadcast(trainer, b->tokens + tokens_before(b, r),
+        PF_TRY(pf_ranks_broadcast(&trainer->ranks, b->tokens + tokens_before(b, r),
                                   (int64_t)b->n_tokens[r] * (int64_t)sizeof *b->tokens, r));
     }
     return PREFOPT_OK;
@@ -126,16 +126,16 @@ static int32_t gather(board *b, prefopt_trainer *trainer, const prefopt_dataset 
     prefopt_sequences in = {.struct_size = sizeof in};
     b->n_tokens = pf_calloc(b->context, size, sizeof *b->n_tokens);
     int32_t status = b->n_tokens != NULL ? prefopt_dataset_sequences(own, &in) : PREFOPT_ERR_MEMORY;
-    PF_TRY(pf_ranks_exchange(trainer, status, NULL));
+    PF_TRY(pf_ranks_exchange(&trainer->ranks, status, NULL));
     for (int64_t i = 0; i < in.n; i++)
         b->n_tokens[rank] += (double)(pf_sequence_len(&in, i) - in.prompt_len[i]);
-    PF_TRY(pf_ranks_sum(trainer, b->n_tokens, size));
+    PF_TRY(pf_ranks_sum(&trainer->ranks, b->n_tokens, size));
     status = make_room(b, trainer, rows);
     if (status == PREFOPT_OK) {
         look_at(b, trainer, rank, rows);
         status = write_own(b, own, b->tokens + tokens_before(b, rank));
     }
-    PF_TRY(pf_ranks_exchange(trainer, status, NULL));
+    PF_TRY(pf_ranks_exchange(&trainer->ranks, status, NULL));
     PF_TRY(send(b, trainer, rows));
     for (int64_t r = 0; r < size; r++) {
         look_at(b, trainer, r, rows);
@@ -147,12 +147,12 @@ static int32_t gather(board *b, prefopt_trainer *trainer, const prefopt_dataset 
 int32_t pf_ranks_gather(prefopt_trainer *trainer, int32_t status, const prefopt_dataset *prompts,
                         int64_t n, prefopt_dataset **samples)
 {
-    if (pf_ranks_alone(trainer))
+    if (pf_ranks_alone(&trainer->ranks))
         return status;
     prefopt_dataset *own = status == PREFOPT_OK ? *samples : NULL, *all = NULL;
     if (status == PREFOPT_OK)
         status = prefopt_dataset_create(&all, trainer->context);
-    status = pf_ranks_exchange(trainer, status, NULL);
+    status = pf_ranks_exchange(&trainer->ranks, status, NULL);
     if (status == PREFOPT_OK) {
         board b = {.context = trainer->context, .n = n};
         status = gather(&b, trainer, prompts, own, all);

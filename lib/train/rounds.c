@@ -7,6 +7,7 @@
 #include <math.h>
 
 #include "online/pf_online.h"
+#include "train/pf_rank_reference.h"
 #include "train/pf_sampled.h"
 
 void pf_sampled_forget(prefopt_trainer *trainer)
@@ -81,6 +82,23 @@ static int32_t choose_data(prefopt_trainer *trainer, pf_sampled *s, prefopt_data
     return status;
 }
 
+/* The reference's numbers of the rows' distinct sequences into s->at.ref, shared by the ranks:
+ * their rows are the same, and so are policies that were frozen on the way. */
+static int32_t reference_logprobs(prefopt_trainer *trainer, const pf_sampled *s, int32_t status)
+{
+    const prefopt_sequences *distinct = pf_sequence_map_view(trainer->rows->map);
+    if (pf_ranks_alone(&trainer->ranks))
+        return status != PREFOPT_OK ? status
+                                    : pf_reference_logprobs(s->reference, distinct, s->at.ref);
+    for (int64_t i = 0; i < distinct->n && status == PREFOPT_OK; i++)
+        s->at.ref[i] = NAN;
+    pf_shared_reference shared = {.reference = s->reference,
+                                  .distinct = distinct,
+                                  .value = s->at.ref,
+                                  .hash = s->refreshed ? 1 : s->reference_hash};
+    return pf_ranks_ask(&trainer->ranks, trainer->context, status, &shared);
+}
+
 /* s->at.ref of the rows' distinct sequences, and the data's ref_logp column. */
 static int32_t ask_reference(prefopt_trainer *trainer, pf_sampled *s)
 {
@@ -89,8 +107,7 @@ static int32_t ask_reference(prefopt_trainer *trainer, pf_sampled *s)
     double *column = pf_alloc(trainer->context, rows->n_slots, sizeof *column);
     s->at.ref = pf_alloc(trainer->context, rows->n_distinct, sizeof *s->at.ref);
     int32_t status = column == NULL || s->at.ref == NULL ? PREFOPT_ERR_MEMORY : PREFOPT_OK;
-    if (status == PREFOPT_OK)
-        status = pf_reference_logprobs(s->reference, pf_sequence_map_view(rows->map), s->at.ref);
+    status = reference_logprobs(trainer, s, status);
     if (status == PREFOPT_OK) {
         for (int64_t i = 0; i < rows->n_slots; i++)
             column[i] = s->at.ref[rows->sequence[i]];

@@ -31,7 +31,8 @@ int32_t pf_trainer_new(prefopt_trainer **out, const pf_objective *objective, siz
     if (trainer == NULL)
         return PREFOPT_ERR_MEMORY;
     trainer->state = pf_calloc(context, 1, state_size);
-    if (trainer->state == NULL) {
+    if (trainer->state == NULL || pf_ranks_init(&ranks, context) != PREFOPT_OK) {
+        pf_free(context, trainer->state);
         pf_free(context, trainer);
         return PREFOPT_ERR_MEMORY;
     }
@@ -59,8 +60,9 @@ int32_t pf_trainer_new_held_out(prefopt_trainer **out, const prefopt_trainer *tr
     PF_TRY(pf_trainer_new(&held_out, objective, state_size, trainer->model, NULL));
     held_out->only_evaluates = true;
     held_out->options.micro_batch = trainer->options.micro_batch;
+    held_out->ranks.calls = trainer->ranks.calls;
     *out = held_out;
-    return PREFOPT_OK;
+    return pf_ranks_init(&held_out->ranks, held_out->context);
 }
 
 void prefopt_trainer_destroy(prefopt_trainer *trainer)
@@ -139,8 +141,10 @@ static int32_t spare_vectors(prefopt_trainer *trainer)
 
 int32_t pf_trainer_ready(prefopt_trainer *trainer)
 {
+    if (trainer->rows != NULL)
+        trainer->data_hash = pf_rows_hash(trainer->rows);
     if (trainer->only_evaluates)
-        return PREFOPT_OK;
+        return pf_ranks_lay_out(trainer);
     prefopt_parameters parameters = {.struct_size = sizeof parameters};
     int32_t status = pf_trained_parameters(&trainer->model, &parameters);
     if (status == PREFOPT_OK && !pf_trained_has_backward(&trainer->model))
@@ -148,9 +152,7 @@ int32_t pf_trainer_ready(prefopt_trainer *trainer)
     if (status != PREFOPT_OK)
         return pf_fail_in(status, "%s", trainer->objective->name);
     trainer->coupled |= trainer->options.score_ridge > 0;
-    if (trainer->rows != NULL)
-        trainer->data_hash = pf_rows_hash(trainer->rows);
-    PF_TRY(pf_ranks_init(trainer));
+    PF_TRY(pf_ranks_check(trainer));
     if (trainer->options.micro_batch > 0 && trainer->coupled)
         return pf_fail(PREFOPT_ERR_ARGUMENT,
                        "%s: micro_batch is %lld, but the loss is no mean over rows",

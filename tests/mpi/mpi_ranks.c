@@ -78,7 +78,11 @@ static setting setting_new(uint64_t seed)
 static prefopt_trainer *trainer_of(setting *s)
 {
     prefopt_trainer *trainer;
+    prefopt_evaluation_options evaluation;
+    OK(prefopt_evaluation_options_init(&evaluation, sizeof evaluation));
+    evaluation.every = 3;
     OK(prefopt_trainer_create_dpo(&trainer, s->policy, s->reference, s->pairs, NULL, &s->options));
+    OK(prefopt_trainer_set_evaluation(trainer, s->pairs, s->reference, &evaluation));
     return trainer;
 }
 
@@ -141,6 +145,7 @@ static void gradient(const prefopt_collective *c)
         OK(prefopt_trainer_run(together, 1, &b));
         NEED(fabs(a.loss - b.loss) < 1e-6 && fabs(a.margin - b.margin) < 1e-6);
         NEED(fabs(a.accuracy - b.accuracy) < 1e-12 && a.tokens == b.tokens);
+        NEED(fabs(a.eval_loss - b.eval_loss) < 1e-6 && a.best_step == b.best_step);
         const pf_slot *x = &alone->optimiser.slots[0], *y = &together->optimiser.slots[0];
         same_everywhere(y->grad, y->n);
         same_everywhere(y->value, y->n);
@@ -196,7 +201,7 @@ static int32_t save(void *payload, const prefopt_progress *progress)
     OK(prefopt_trainer_step(s->trainer, &step));
     if (rank == 0)
         OK(prefopt_trainer_save(s->trainer, s->directory, NULL));
-    if (rank == size - 1 && step == s->die)
+    if (rank == size - 1 && s->die > 0 && step == s->die)
         raise(SIGKILL);
     return PREFOPT_OK;
 }

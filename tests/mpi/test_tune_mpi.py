@@ -53,6 +53,8 @@ class Tune(unittest.TestCase):
             self.assertEqual(set(a), set(b))
             for name in set(a) - {"seconds"}:
                 self.assertAlmostEqual(a[name], b[name], delta=1e-4 * max(1, abs(a[name])), msg=name)
+        for name in ("reference.jsonl", "reference_held_out.jsonl"):  # each rank asked for its part
+            self.assertEqual((self.folder / "one" / name).read_bytes(), (self.folder / "two" / name).read_bytes())
         self.assertIn("is finished", self.run_(2, *self.dpo("two", *more)))
 
     def test_a_rank_is_killed(self):

@@ -155,18 +155,20 @@ static void rank_job(void *payload, const prefopt_collective *c)
     bool odd = c != NULL && rank == j->odd_rank && j->odd != 0;
     if (odd && j->odd == 4)
         add_pair(&s.w, s.pairs, 0, 0, 1, 1, 1, 0);
-    prefopt_trainer *trainer;
+    prefopt_trainer *trainer = NULL;
     prefopt_dpo_options dpo = dpo_of(PREFOPT_DPO_SIGMOID);
     dpo.beta = 0.2;
-    if (odd && j->odd == 6)
-        OK(prefopt_trainer_create_dpo(&trainer, policy, s.reference, s.pairs, &dpo, &o));
+    j->status[rank] = odd && j->odd == 6 ? prefopt_trainer_create_dpo(&trainer, policy, s.reference,
+                                                                      s.pairs, &dpo, &o)
+                                         : objectives[j->objective].make(&trainer, &s, policy, &o);
+    if (j->status[rank] == PREFOPT_OK)
+        run_steps(j, rank, odd, trainer);
     else
-        OK(objectives[j->objective].make(&trainer, &s, policy, &o));
-    run_steps(j, rank, odd, trainer);
+        snprintf(j->text[rank], sizeof j->text[rank], "%s", prefopt_last_error());
     prefopt_parameters p = parameters_of(policy);
     ck_assert_int_lt(p.n, MOST);
     memcpy(j->value[rank], p.value, (size_t)p.n * sizeof(double));
-    j->value[rank][p.n] = trainer->extra;
+    j->value[rank][p.n] = trainer != NULL ? trainer->extra : 0;
     if (rank == 0)
         j->n_values = p.n + 1;
     prefopt_trainer_destroy(trainer);
@@ -508,6 +510,26 @@ static prefopt_collective unused(int64_t size)
                                 .broadcast = never_bytes};
 }
 
+/* One rank of several, of which the others add nothing. */
+static int32_t as_it_is(void *payload, double *values, int64_t n)
+{
+    (void)payload, (void)values, (void)n;
+    return 0;
+}
+static int32_t as_it_is_bytes(void *payload, void *bytes, int64_t n, int64_t root)
+{
+    (void)payload, (void)bytes, (void)n, (void)root;
+    return 0;
+}
+
+static prefopt_collective lonely(int64_t size)
+{
+    prefopt_collective c = unused(size);
+    c.sum_f64 = as_it_is;
+    c.broadcast = as_it_is_bytes;
+    return c;
+}
+
 START_TEST(options_are_checked)
 {
     prefopt_context *context = test_context(1);
@@ -531,13 +553,14 @@ START_TEST(options_are_checked)
     REFUSED(c.sum_f64 = NULL, PREFOPT_ERR_ARGUMENT, "sum_f64 is NULL");
     REFUSED(c.broadcast = NULL, PREFOPT_ERR_ARGUMENT, "broadcast is NULL");
     REFUSED(c.struct_size = 8, PREFOPT_ERR_VERSION, "prefopt_collective: struct_size is 8");
-    c = unused(2);
+    c = lonely(2);
     for (size_t i = 0; i < N_OBJECTIVES; i++)
         if (!is_shared(i))
             FAILS(PREFOPT_ERR_UNSUPPORTED, "collective has 2 ranks",
                   objectives[i].make(&t, &s, s.w.policy, &o));
     /* One rank: nothing is called. Loss is each rank's own; a fit is not shared. */
-    OK(make_dpo(&t, &s, s.w.policy, &o));
+    c = unused(2);
+    OK(make_mle(&t, &s, s.w.policy, &o));
     double loss;
     OK(prefopt_trainer_loss(t, &loss));
     FAILS(PREFOPT_ERR_UNSUPPORTED, "collective has 2 ranks", prefopt_trainer_fit(t, NULL));
@@ -557,7 +580,7 @@ START_TEST(create_without_memory)
     prefopt_context *context = counting_context(&allocator);
     setting s = setting_new(context);
     prefopt_train_options o = train_defaults();
-    prefopt_collective c = unused(3);
+    prefopt_collective c = lonely(3);
     o.collective = &c;
     o.batch = 4;
     int64_t live = allocator.live, failures = 0;
