@@ -16,6 +16,7 @@ prefopt.structs; what is below them makes them pleasant. The library is found th
 variable PREFOPT_LIBRARY, else by the system's loader.
 """
 
+import contextlib
 import ctypes
 import ctypes.util
 import os
@@ -273,6 +274,7 @@ i32 prefopt_strengths_values ptr ptr ptr
 i32 prefopt_strengths_covariance ptr ptr
 i32 prefopt_strengths_summarise ptr ptr
 i32 prefopt_train_options_init ptr u32
+i32 prefopt_collective_annotate ptr ptr ptr ptr ptr
 i32 prefopt_trainer_create_mle ptr ptr ptr ptr
 i32 prefopt_trainer_create_reward ptr ptr ptr ptr ptr
 i32 prefopt_trainer_create_dpo ptr ptr ptr ptr ptr ptr
@@ -1278,9 +1280,9 @@ class Reference(_Handle):
         check(lib.prefopt_reference_logprobs(self.handle, _ref(view.struct), _pointer(out)))
         return out
 
-    def annotate(self, dataset, progress=None):
+    def annotate(self, dataset, progress=None, collective=None):
         """Fills the column ref_logp and each row's ref_key; False when progress(done, total) stopped it
-        by returning True."""
+        by returning True. collective: all its ranks do it together, each its part."""
         raised = []
 
         def call(_, done, total):
@@ -1292,11 +1294,15 @@ class Reference(_Handle):
         callback = None
         if progress is not None:
             callback = ctypes.CFUNCTYPE(ctypes.c_int32, _P, ctypes.c_int64, ctypes.c_int64)(call)
-        status = lib.prefopt_reference_annotate(self.handle, dataset.handle,
-                                                ctypes.cast(callback, _P).value, None)
+        arguments = self.handle, dataset.handle, ctypes.cast(callback, _P).value, None
+        if collective is None:
+            status = lib.prefopt_reference_annotate(*arguments)
+        else:
+            status = lib.prefopt_collective_annotate(_ref(collective.struct), *arguments)
         if raised:
             raise raised[0]
-        check(status)
+        with _errors_of(collective):
+            check(status)
         return status == 0
 
     def hash(self):
@@ -1493,7 +1499,7 @@ class Collective:
                     array = np.ctypeslib.as_array(ctypes.cast(address, ctypes.POINTER(dtype)), (n,))
                     call(array, *root)
                     return 0
-                except BaseException as error:  # noqa: B902: fails the run; raised by run
+                except BaseException as error:  # noqa: B902: fails the call, which raises it
                     self.failures.append(error)
                     return -1
             return run
@@ -1505,6 +1511,17 @@ class Collective:
         self.struct.rank, self.struct.size = rank, size
         for name, call in zip(("sum_f32", "sum_f64", "broadcast"), self._calls):
             setattr(self.struct, name, ctypes.cast(call, _P).value)
+
+
+@contextlib.contextmanager
+def _errors_of(collective):
+    """What the collective's callbacks raised, rather than what the library makes of it."""
+    try:
+        yield
+    except Error:
+        if collective is not None and collective.failures:
+            raise collective.failures.pop()
+        raise
 
 
 class Trainer(_Handle):
@@ -1530,8 +1547,9 @@ class Trainer(_Handle):
                     return 1
             callback = ctypes.CFUNCTYPE(ctypes.c_int32, _P, _P)(call)
             value.progress = ctypes.cast(callback, _P).value
-        made = cls._made(getattr(lib, f"prefopt_trainer_create_{name}"), *arguments, _ref(value),
-                         keep=(keep, callback, collective))
+        with _errors_of(collective):
+            made = cls._made(getattr(lib, f"prefopt_trainer_create_{name}"), *arguments, _ref(value),
+                             keep=(keep, callback, collective))
         made._failures = holder if progress is not None else []
         made._collective = collective
         return made
@@ -1601,7 +1619,7 @@ class Trainer(_Handle):
 
     def set_evaluation(self, held_out, reference=None, **options):
         """Held-out data for run to evaluate; options as in prefopt_evaluation_options."""
-        check(lib.prefopt_trainer_set_evaluation(
+        self._checked(lib.prefopt_trainer_set_evaluation(
             self.handle, held_out.handle, None if reference is None else reference.handle,
             _ref(_options("prefopt_evaluation_options", options))))
 

@@ -54,14 +54,16 @@ prefopt_reference *tune_run_reference(tune_run *r, prefopt_dataset **data, const
     double start = language_seconds();
     CALL(prefopt_reference_freeze(&policy, r->model.policy));
     progress_line("rows, by the reference", 0, 1);
-    int32_t status = prefopt_reference_annotate(policy, *data, annotated, "rows, by the reference");
+    int32_t status = prefopt_collective_annotate(tune_ranks_collective(), policy, *data, annotated,
+                                                 "rows, by the reference");
     prefopt_reference_destroy(policy);
     CALL(status);
-    CALL(prefopt_dataset_write_jsonl(*data, path));
+    if (tune_ranks_first())
+        CALL(prefopt_dataset_write_jsonl(*data, path));
     if (status == PREFOPT_STOPPED) {
         printf("stopped before the first step; what the reference said is kept: the same command "
                "goes on from there\n");
-        exit(0);
+        exit(tune_ranks_end(0));
     }
     printf("  reference: log-probabilities of %lld rows in %.2f s\n",
            (long long)prefopt_dataset_size(*data), language_seconds() - start);

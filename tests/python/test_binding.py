@@ -342,6 +342,8 @@ class Handles(unittest.TestCase):
             data = prefopt.Dataset(context)
             for i in range(5):
                 data.append_pair([], [i % 3, 1], [2, i % 2], weight=1.0 + i)
+            if size > 1:
+                self.assertTrue(policy.freeze().annotate(data, collective=make(rank, size)))
             trainer = prefopt.Trainer.dpo(policy, policy.freeze(), data, learning_rate=0.1, batch=3,
                                           collective=make(rank, size) if size > 1 else None)
             out[rank] = trainer.run(4), policy.parameters()[0].copy()
@@ -360,8 +362,15 @@ class Handles(unittest.TestCase):
             raise KeyError("wire")
         data = prefopt.Dataset(self.context)
         data.append_pair([], [0, 1], [2, 1])
-        trainer = prefopt.Trainer.dpo(self.policy, self.policy.freeze(), data,
-                                      collective=prefopt.Collective(0, 2, broken, broken))
+        unable = prefopt.Collective(0, 2, broken, broken)
+        with self.assertRaises(KeyError):
+            prefopt.Trainer.dpo(self.policy, self.policy.freeze(), data, collective=unable)
+        with self.assertRaises(KeyError):
+            self.policy.freeze().annotate(data, collective=unable)
+        rows = self.policy.enumerate(self.prompts)
+        trainer = prefopt.Trainer.mle(self.policy, rows, collective=unable)
+        with self.assertRaises(KeyError):
+            trainer.set_evaluation(rows)
         with self.assertRaises(KeyError):
             trainer.run(1)
 
