@@ -221,28 +221,39 @@ int32_t pf_reward_transformer_of(const prefopt_reward *reward, const pf_transfor
 int32_t pf_workspace_take(pf_transformer *model, pf_workspace **out);
 void pf_workspace_give(pf_transformer *model, pf_workspace *workspace);
 
-/* Tokens, lengths and prompts of a checked view are what the model can take. ARGUMENT: names the
- * sequence. */
-int32_t pf_transformer_check(const pf_shape *shape, const prefopt_sequences *in, int32_t head);
-
-/* The end of the largest part of prompts->order from `first` on that fits the byte budget; at least
- * one sequence. */
-int64_t pf_transformer_part(const pf_transformer *model, const pf_prompts *prompts, int64_t first,
-                            bool keep);
-/* See pf_policy_keeps. */
-int64_t pf_transformer_keeps(const pf_transformer *model, const prefopt_sequences *in,
-                             int32_t head);
-
-/* The rows of a part and all memory for it; then the forward pass. */
-int32_t pf_transformer_forward(const pf_transformer *model, pf_workspace *workspace,
-                               const pf_prompts *prompts, int64_t first, int64_t end, bool keep);
-/* From workspace->a.dhidden to the gradient. */
-int32_t pf_transformer_backward(const pf_transformer *model, pf_workspace *workspace);
-
 /* Remembers that the workspace holds the forward pass of `in`; without memory it does not. */
 void pf_workspace_keep(const pf_transformer *model, pf_workspace *workspace,
                        const prefopt_sequences *in);
 bool pf_workspace_keeps(const pf_workspace *workspace, const prefopt_sequences *in);
+
+/* ---- a batch in parts (transformer_parts.c) */
+
+/* What policy and reward do between the network and their results. */
+typedef struct {
+    int32_t kind; /* pf_head */
+    /* Results of the part whose forward pass the workspace holds, into what out points at (NULL:
+     * only what backward needs); keep: backward may follow. */
+    int32_t (*forward)(const pf_transformer *model, pf_workspace *workspace, bool keep,
+                       const prefopt_sequences *in, void *out);
+    /* workspace->a.dhidden from grad [in->n], the gradient of the results; adds the head's own to
+     * model->grad. */
+    void (*backward)(pf_transformer *model, pf_workspace *workspace, const double *grad);
+} pf_head_ops;
+
+/* `in` is a checked view with n >= 1. Keeps the pass for the way back where it fits and there are
+ * gradients. On failure what out points at holds anything. */
+int32_t pf_transformer_forward(pf_transformer *model, const pf_head_ops *head,
+                               const prefopt_sequences *in, void *out);
+/* Adds to the gradient. */
+int32_t pf_transformer_backward(pf_transformer *model, const pf_head_ops *head,
+                                const prefopt_sequences *in, const double *grad);
+
+/* Tokens, lengths and prompts of a checked view are what the model can take. ARGUMENT: names the
+ * sequence. */
+int32_t pf_transformer_check(const pf_shape *shape, const prefopt_sequences *in, int32_t head);
+/* See pf_policy_keeps. */
+int64_t pf_transformer_keeps(const pf_transformer *model, const prefopt_sequences *in,
+                             int32_t head);
 
 /* ---- small helpers of these files (network.c) */
 

@@ -8,8 +8,29 @@
 
 /* ---------------------------------------------------------------- log-probabilities */
 
-/* target_logp of the part in the workspace. */
-static int32_t head_forward(const pf_transformer *model, pf_workspace *w, bool keep)
+/* Where they go. */
+typedef struct {
+    double *sequence, *token; /* token may be NULL */
+} logprobs;
+
+/* The part's target_logp into the caller's arrays. */
+static void write_logp(const pf_workspace *w, const prefopt_sequences *in, const logprobs *out)
+{
+    for (int64_t s = 0; s < w->rows.n_segments; s++) {
+        int64_t i = w->rows.segments[s].sequence, first = w->rows.first_target[s];
+        int64_t n = w->rows.first_target[s + 1] - first;
+        double sum = 0;
+        for (int64_t k = 0; k < n; k++)
+            sum += w->target_logp[first + k];
+        out->sequence[i] = sum;
+        if (out->token != NULL)
+            memcpy(out->token + in->offsets[i] - in->offsets[0] + in->prompt_len[i],
+                   w->target_logp + first, (size_t)n * sizeof *out->token);
+    }
+}
+
+static int32_t logits_forward(const pf_transformer *model, pf_workspace *w, bool keep,
+                              const prefopt_sequences *in, void *out)
 {
     const pf_shape *shape = model->shape;
     const float *output = model->weights->value + shape->output;
@@ -18,122 +39,45 @@ static int32_t head_forward(const pf_transformer *model, pf_workspace *w, bool k
     if (model->transitions != NULL)
         mask.allowed = model->transitions->allowed;
     if (keep)
-        return pf_kept_logits_forward(&w->logits, n, width, vocab, w->a.hidden, output,
-                                      w->rows.target_token, &mask, w->target_logp);
-    return pf_linear_logprobs(model->context, n, width, vocab, w->a.hidden, output,
-                              w->rows.target_token, &mask, w->target_logp);
-}
-
-/* The part's results into the caller's arrays. */
-static void write_logp(const pf_workspace *w, const prefopt_sequences *in, double *sequence_logp,
-                       double *token_logp)
-{
-    for (int64_t s = 0; s < w->rows.n_segments; s++) {
-        int64_t i = w->rows.segments[s].sequence, first = w->rows.first_target[s];
-        int64_t n = w->rows.first_target[s + 1] - first;
-        double sum = 0;
-        for (int64_t k = 0; k < n; k++)
-            sum += w->target_logp[first + k];
-        sequence_logp[i] = sum;
-        if (token_logp != NULL)
-            memcpy(token_logp + in->offsets[i] - in->offsets[0] + in->prompt_len[i],
-                   w->target_logp + first, (size_t)n * sizeof *token_logp);
-    }
-}
-
-static int32_t logprobs_in_parts(pf_transformer *model, pf_workspace *w,
-                                 const prefopt_sequences *in, const pf_prompts *prompts,
-                                 double *sequence_logp, double *token_logp)
-{
-    /* Only who trains will ask for the way back. */
-    bool keep = model->grad != NULL && prompts->n > 0 &&
-                pf_transformer_part(model, prompts, 0, true) == prompts->n;
-    for (int64_t first = 0, end; first < prompts->n; first = end) {
-        end = keep ? prompts->n : pf_transformer_part(model, prompts, first, false);
-        PF_TRY(pf_transformer_forward(model, w, prompts, first, end, keep));
-        PF_TRY(head_forward(model, w, keep));
-        write_logp(w, in, sequence_logp, token_logp);
-    }
-    if (keep)
-        pf_workspace_keep(model, w, in);
+        PF_TRY(pf_kept_logits_forward(&w->logits, n, width, vocab, w->a.hidden, output,
+                                      w->rows.target_token, &mask, w->target_logp));
+    else
+        PF_TRY(pf_linear_logprobs(model->context, n, width, vocab, w->a.hidden, output,
+                                  w->rows.target_token, &mask, w->target_logp));
+    if (out != NULL)
+        write_logp(w, in, out);
     return PREFOPT_OK;
 }
+
+static void logits_backward(pf_transformer *model, pf_workspace *w, const double *grad)
+{
+    for (int64_t s = 0; s < w->rows.n_segments; s++) {
+        int64_t first = w->rows.first_target[s], end = w->rows.first_target[s + 1];
+        double of_sequence = grad[w->rows.segments[s].sequence];
+        /* A sequence of probability 0 stays one, whatever the parameters. */
+        for (int64_t t = first; t < end; t++)
+            of_sequence = w->target_logp[t] > -INFINITY ? of_sequence : 0;
+        for (int64_t t = first; t < end; t++)
+            w->target_grad[t] = of_sequence;
+    }
+    pf_kept_logits_backward(&w->logits, w->target_grad, w->a.dhidden,
+                            model->grad + model->shape->output);
+}
+
+static const pf_head_ops head = {PF_HEAD_LOGITS, logits_forward, logits_backward};
 
 static int32_t transformer_logprobs(void *payload, const prefopt_sequences *in,
                                     double *sequence_logp, double *token_logp)
 {
-    pf_transformer *model = payload;
-    PF_TRY(pf_transformer_check(model->shape, in, PF_HEAD_LOGITS));
-    pf_prompts prompts;
-    pf_workspace *w;
-    PF_TRY(pf_prompts_create(&prompts, model->context, in, PF_HEAD_LOGITS, NULL));
     for (int64_t i = 0; i < in->n; i++)
         sequence_logp[i] = 0; /* of empty completions, which are left out */
-    int32_t status = pf_workspace_take(model, &w);
-    if (status == PREFOPT_OK) {
-        status = logprobs_in_parts(model, w, in, &prompts, sequence_logp, token_logp);
-        pf_workspace_give(model, w);
-    }
-    pf_prompts_clear(&prompts);
-    return status;
-}
-
-/* ---------------------------------------------------------------- gradients */
-
-/* The gradient of the part whose forward pass and logits the workspace holds. */
-static int32_t part_backward(pf_transformer *model, pf_workspace *w,
-                             const double *grad_sequence_logp)
-{
-    for (int64_t s = 0; s < w->rows.n_segments; s++) {
-        int64_t first = w->rows.first_target[s], end = w->rows.first_target[s + 1];
-        double grad = grad_sequence_logp[w->rows.segments[s].sequence];
-        /* A sequence of probability 0 stays one, whatever the parameters. */
-        for (int64_t t = first; t < end; t++)
-            grad = w->target_logp[t] > -INFINITY ? grad : 0;
-        for (int64_t t = first; t < end; t++)
-            w->target_grad[t] = grad;
-    }
-    pf_kept_logits_backward(&w->logits, w->target_grad, w->a.dhidden,
-                            model->grad + model->shape->output);
-    return pf_transformer_backward(model, w);
-}
-
-static int32_t backward_in_parts(pf_transformer *model, pf_workspace *w, const pf_prompts *prompts,
-                                 const double *grad_sequence_logp)
-{
-    for (int64_t first = 0, end; first < prompts->n; first = end) {
-        end = pf_transformer_part(model, prompts, first, true);
-        PF_TRY(pf_transformer_forward(model, w, prompts, first, end, true));
-        PF_TRY(head_forward(model, w, true));
-        PF_TRY(part_backward(model, w, grad_sequence_logp));
-    }
-    return PREFOPT_OK;
+    return pf_transformer_forward(payload, &head, in, &(logprobs){sequence_logp, token_logp});
 }
 
 static int32_t transformer_backward(void *payload, const prefopt_sequences *in,
                                     const double *grad_sequence_logp)
 {
-    pf_transformer *model = payload;
-    PF_TRY(pf_transformer_check(model->shape, in, PF_HEAD_LOGITS));
-    prefopt_parameters parameters;
-    PF_TRY(pf_transformer_parameters(model, &parameters));
-    pf_workspace *w;
-    PF_TRY(pf_workspace_take(model, &w));
-    int32_t status;
-    if (pf_workspace_keeps(w, in)) {
-        w->kept_n = 0;
-        status = part_backward(model, w, grad_sequence_logp);
-    } else {
-        pf_prompts prompts;
-        status =
-            pf_prompts_create(&prompts, model->context, in, PF_HEAD_LOGITS, grad_sequence_logp);
-        if (status == PREFOPT_OK) {
-            status = backward_in_parts(model, w, &prompts, grad_sequence_logp);
-            pf_prompts_clear(&prompts);
-        }
-    }
-    pf_workspace_give(model, w);
-    return status;
+    return pf_transformer_backward(payload, &head, in, grad_sequence_logp);
 }
 
 static int32_t transformer_next_logprobs(void *payload, const prefopt_sequences *in,

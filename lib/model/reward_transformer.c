@@ -8,16 +8,19 @@
 
 /* ---------------------------------------------------------------- scores */
 
-/* Of the part in the workspace; sums in double, in order. */
-static int32_t head_forward(const pf_transformer *model, const pf_workspace *w, double *score)
+/* Sums in double, in order. */
+static int32_t score_forward(const pf_transformer *model, pf_workspace *w, bool keep,
+                             const prefopt_sequences *in, void *out)
 {
-    const float *head = model->weights->value + model->shape->output;
+    const float *weight = model->weights->value + model->shape->output;
     int64_t width = model->shape->config.width;
-    for (int64_t s = 0; s < w->rows.n_segments; s++) {
+    double *score = out;
+    (void)keep, (void)in; /* the way back needs a.hidden alone */
+    for (int64_t s = 0; score != NULL && s < w->rows.n_segments; s++) {
         const float *hidden = w->a.hidden + s * width;
         double sum = 0;
         for (int64_t j = 0; j < width; j++)
-            sum += (double)hidden[j] * (double)head[j];
+            sum += (double)hidden[j] * (double)weight[j];
         if (!isfinite(sum))
             return pf_fail(PREFOPT_ERR_NUMERIC, "sequence %lld: the score is %g",
                            (long long)w->rows.segments[s].sequence, sum);
@@ -26,91 +29,34 @@ static int32_t head_forward(const pf_transformer *model, const pf_workspace *w, 
     return PREFOPT_OK;
 }
 
-static int32_t scores_in_parts(pf_transformer *model, pf_workspace *w, const prefopt_sequences *in,
-                               const pf_prompts *prompts, double *score)
+/* dw += g h, dh = g w. */
+static void score_backward(pf_transformer *model, pf_workspace *w, const double *grad)
 {
-    /* As for a policy: only who trains will ask for the way back. */
-    bool keep = model->grad != NULL && pf_transformer_part(model, prompts, 0, true) == prompts->n;
-    for (int64_t first = 0, end; first < prompts->n; first = end) {
-        end = keep ? prompts->n : pf_transformer_part(model, prompts, first, false);
-        PF_TRY(pf_transformer_forward(model, w, prompts, first, end, keep));
-        PF_TRY(head_forward(model, w, score));
-    }
-    if (keep)
-        pf_workspace_keep(model, w, in);
-    return PREFOPT_OK;
-}
-
-static int32_t transformer_scores(void *payload, const prefopt_sequences *in, double *score)
-{
-    pf_transformer *model = payload;
-    PF_TRY(pf_transformer_check(model->shape, in, PF_HEAD_SCORE));
-    pf_prompts prompts;
-    pf_workspace *w;
-    PF_TRY(pf_prompts_create(&prompts, model->context, in, PF_HEAD_SCORE, NULL));
-    int32_t status = pf_workspace_take(model, &w);
-    if (status == PREFOPT_OK) {
-        status = scores_in_parts(model, w, in, &prompts, score);
-        pf_workspace_give(model, w);
-    }
-    pf_prompts_clear(&prompts);
-    return status;
-}
-
-/* ---------------------------------------------------------------- gradients */
-
-/* dw += g h, dh = g w, then back through the layers. */
-static int32_t part_backward(pf_transformer *model, pf_workspace *w, const double *grad_score)
-{
-    const float *head = model->weights->value + model->shape->output;
-    float *grad_head = model->grad + model->shape->output;
+    const float *weight = model->weights->value + model->shape->output;
+    float *grad_weight = model->grad + model->shape->output;
     int64_t width = model->shape->config.width;
     for (int64_t s = 0; s < w->rows.n_segments; s++) {
-        double g = grad_score[w->rows.segments[s].sequence];
+        double g = grad[w->rows.segments[s].sequence];
         const float *hidden = w->a.hidden + s * width;
         float *dhidden = w->a.dhidden + s * width;
         for (int64_t j = 0; j < width; j++) {
-            grad_head[j] += (float)(g * (double)hidden[j]);
-            dhidden[j] = (float)(g * (double)head[j]);
+            grad_weight[j] += (float)(g * (double)hidden[j]);
+            dhidden[j] = (float)(g * (double)weight[j]);
         }
     }
-    return pf_transformer_backward(model, w);
 }
 
-static int32_t backward_in_parts(pf_transformer *model, pf_workspace *w, const pf_prompts *prompts,
-                                 const double *grad_score)
+static const pf_head_ops head = {PF_HEAD_SCORE, score_forward, score_backward};
+
+static int32_t transformer_scores(void *payload, const prefopt_sequences *in, double *score)
 {
-    for (int64_t first = 0, end; first < prompts->n; first = end) {
-        end = pf_transformer_part(model, prompts, first, true);
-        PF_TRY(pf_transformer_forward(model, w, prompts, first, end, true));
-        PF_TRY(part_backward(model, w, grad_score));
-    }
-    return PREFOPT_OK;
+    return pf_transformer_forward(payload, &head, in, score);
 }
 
 static int32_t transformer_backward(void *payload, const prefopt_sequences *in,
                                     const double *grad_score)
 {
-    pf_transformer *model = payload;
-    PF_TRY(pf_transformer_check(model->shape, in, PF_HEAD_SCORE));
-    prefopt_parameters parameters;
-    PF_TRY(pf_transformer_parameters(model, &parameters));
-    pf_workspace *w;
-    PF_TRY(pf_workspace_take(model, &w));
-    int32_t status;
-    if (pf_workspace_keeps(w, in)) {
-        w->kept_n = 0;
-        status = part_backward(model, w, grad_score);
-    } else {
-        pf_prompts prompts;
-        status = pf_prompts_create(&prompts, model->context, in, PF_HEAD_SCORE, grad_score);
-        if (status == PREFOPT_OK) {
-            status = backward_in_parts(model, w, &prompts, grad_score);
-            pf_prompts_clear(&prompts);
-        }
-    }
-    pf_workspace_give(model, w);
-    return status;
+    return pf_transformer_backward(payload, &head, in, grad_score);
 }
 
 /* ---------------------------------------------------------------- the handle */
