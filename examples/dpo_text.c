@@ -1,4 +1,6 @@
-/* DPO on pairs of text: a checkpoint in, a tuned checkpoint out.
+/* DPO on pairs of text: a checkpoint in, a tuned checkpoint out. The program to read, or to copy
+ * for one of your own: the calls one after the other. The one to tune with is tune, which also
+ * logs, holds data out, and goes on after a crash.
  *
  *     dpo_text DIR FILE.jsonl[.gz] OUT [options]
  *

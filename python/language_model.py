@@ -1,4 +1,4 @@
-"""Language models from Python: the examples generate, score_pairs, dpo_text and new_model in one file.
+"""Language models from Python: the examples generate, score_pairs and dpo_text, and tune init, in one file.
 
     language_model.py new TOKENIZER.JSON DIR       a small random model, whose text is noise
     language_model.py generate DIR TEXT            its continuation, as it comes
