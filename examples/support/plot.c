@@ -19,7 +19,7 @@ struct plot {
     char *command; /* of the panel: the comma-separated parts of its plot command */
     size_t command_size;
     FILE *parts;
-    int n_series, n_curves, n_blocks, n_panels, drawn;
+    int n_series, n_curves, n_blocks, n_panels;
 };
 
 /* Text inside gnuplot's double quotes. */

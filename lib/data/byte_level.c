@@ -9,15 +9,6 @@ static bool stands_for_itself(int32_t byte)
 }
 
 /* The others lie in 0 .. 0x20, 0x7f .. 0xa0 and 0xad. */
-int32_t pf_byte_level_char(int32_t byte)
-{
-    if (stands_for_itself(byte))
-        return byte;
-    if (byte <= 0x20)
-        return 0x100 + byte;
-    return byte == 0xad ? 0x143 : 0x121 + (byte - 0x7f);
-}
-
 int32_t pf_byte_level_byte(int32_t character)
 {
     if (character >= 0 && character < 0x100)

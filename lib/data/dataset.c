@@ -133,21 +133,13 @@ int32_t prefopt_dataset_create(prefopt_dataset **out, prefopt_context *context)
     if (d == NULL)
         return PREFOPT_ERR_MEMORY;
     d->context = pf_context_retain(context);
-    atomic_init(&d->references, 1);
     *out = d;
     return PREFOPT_OK;
 }
 
-prefopt_dataset *pf_dataset_retain(prefopt_dataset *dataset)
-{
-    atomic_fetch_add_explicit(&dataset->references, 1, memory_order_relaxed);
-    return dataset;
-}
-
 void prefopt_dataset_destroy(prefopt_dataset *dataset)
 {
-    if (dataset == NULL ||
-        atomic_fetch_sub_explicit(&dataset->references, 1, memory_order_acq_rel) != 1)
+    if (dataset == NULL)
         return;
     prefopt_context *context = dataset->context;
     for (int32_t a = 0; a < PF_DATASET_ARRAYS; a++)

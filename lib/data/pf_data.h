@@ -34,10 +34,6 @@ prefopt_sequences pf_sequences_part(const prefopt_sequences *in, int64_t first, 
 /* Hash of len tokens whose first prompt_len are the prompt; the same on every machine. */
 uint64_t pf_sequence_hash(const int32_t *tokens, int64_t len, int64_t prompt_len);
 
-/* Same tokens, prompt ending at the same place. */
-bool pf_sequence_equal(const prefopt_sequences *a, int64_t i, const prefopt_sequences *b,
-                       int64_t j);
-
 /* ---- whose reference log-probabilities a row has (ref_key.c)
  *
  * A row's key is made of the reference's content hash and the row's sequences, so that it fits no

@@ -2,8 +2,6 @@
 #ifndef PF_DATASET_H
 #define PF_DATASET_H
 
-#include <stdatomic.h>
-
 #include "data/pf_data.h"
 
 enum { PF_COLUMNS = 4 }; /* as prefopt_column */
@@ -13,7 +11,6 @@ enum { PF_COLUMNS = 4 }; /* as prefopt_column */
  * prompts stand between them, they lie a second time in `completions`. */
 struct prefopt_dataset {
     prefopt_context *context;
-    _Atomic int64_t references;
 
     int64_t n_rows, row_capacity;
     int64_t *first; /* n_rows + 1: the row's first sequence */
@@ -37,8 +34,6 @@ struct prefopt_dataset {
     int32_t *completions; /* completions_at[n_rows] */
     char *text;           /* JSON objects, each ended by a zero */
 };
-
-prefopt_dataset *pf_dataset_retain(prefopt_dataset *dataset);
 
 /* Sizes to be added. */
 typedef struct {

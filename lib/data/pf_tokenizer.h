@@ -9,7 +9,6 @@
 /* ---- bytes and UTF-8 (byte_level.c) */
 
 /* GPT-2's alphabet, in which vocabularies are written: each byte is one printable character. */
-int32_t pf_byte_level_char(int32_t byte);      /* 0 .. 255 -> code point */
 int32_t pf_byte_level_byte(int32_t character); /* code point -> 0 .. 255; -1: not of the alphabet */
 
 /* A string in that alphabet -> bytes (out has room for n); -1 when another character is in it. The

@@ -59,12 +59,3 @@ uint64_t pf_sequence_hash(const int32_t *tokens, int64_t len, int64_t prompt_len
         hash = pf_stream(hash, (uint64_t)tokens[t]);
     return hash;
 }
-
-bool pf_sequence_equal(const prefopt_sequences *a, int64_t i, const prefopt_sequences *b, int64_t j)
-{
-    int64_t len = pf_sequence_len(a, i);
-    if (len != pf_sequence_len(b, j) || a->prompt_len[i] != b->prompt_len[j])
-        return false;
-    return len == 0 ||
-           memcmp(pf_sequence_tokens(a, i), pf_sequence_tokens(b, j), (size_t)len * 4) == 0;
-}

@@ -4,6 +4,7 @@
 
 #include "math/pf_gemm.h"
 #include "math/pf_logit_tiles.h"
+#include "math/pf_logits.h"
 #include "math/pf_rows.h"
 #include "prefopt/logits.h"
 

@@ -5,7 +5,7 @@
 
 #include <stdatomic.h>
 
-#include "math/pf_logits.h"
+#include "base/pf_base.h"
 
 enum {
     PF_TILE_SLICE = 512,         /* tokens of a slice, where the byte budget allows */

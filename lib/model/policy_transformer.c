@@ -4,7 +4,6 @@
 #include "model/pf_decoder.h"
 #include "model/pf_model.h"
 #include "model/pf_network.h"
-#include "prefopt/logits.h"
 
 /* ---------------------------------------------------------------- log-probabilities */
 

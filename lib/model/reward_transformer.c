@@ -2,7 +2,6 @@
  *     score(x, y) = w . h(x, y),   w [width] without a bias, which no preference could tell. */
 #include <math.h>
 
-#include "math/pf_ops.h"
 #include "model/pf_network.h"
 #include "model/pf_reward.h"
 

@@ -1,7 +1,6 @@
 /* The objective of soft RL, exactly, and how far a policy is from its maximum. */
 #include "report/pf_report.h"
 #include "prefopt/kl.h"
-#include "prefopt/loss.h"
 
 typedef struct {
     double reward, kl, optimum, regret;

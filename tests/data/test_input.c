@@ -3,7 +3,6 @@
 #include <pthread.h>
 #include <sys/stat.h>
 
-#include "data/pf_input.h"
 #include "data/pf_jsonl_test.h"
 
 #if PF_HAVE_JSON && PF_HAVE_GZIP

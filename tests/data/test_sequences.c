@@ -66,15 +66,25 @@ START_TEST(checks_a_view)
 }
 END_TEST
 
-START_TEST(parts_and_equality)
+/* Same tokens, prompt ending at the same place. */
+static bool same(const prefopt_sequences *a, int64_t i, const prefopt_sequences *b, int64_t j)
+{
+    int64_t len = pf_sequence_len(a, i);
+    if (len != pf_sequence_len(b, j) || a->prompt_len[i] != b->prompt_len[j])
+        return false;
+    return len == 0 ||
+           memcmp(pf_sequence_tokens(a, i), pf_sequence_tokens(b, j), (size_t)len * 4) == 0;
+}
+
+START_TEST(parts)
 {
     prefopt_sequences in = view(), part = pf_sequences_part(&in, 2, 3);
     OK(pf_sequences_check(&part, "part"));
     ck_assert_int_eq(part.n, 3);
-    ck_assert(pf_sequence_equal(&part, 1, &in, 0));
-    ck_assert(!pf_sequence_equal(&part, 2, &in, 0)); /* another prompt */
-    ck_assert(!pf_sequence_equal(&in, 1, &in, 0));
-    ck_assert(pf_sequence_equal(&part, 0, &in, 2)); /* both empty */
+    ck_assert(same(&part, 1, &in, 0));
+    ck_assert(!same(&part, 2, &in, 0)); /* another prompt */
+    ck_assert(!same(&in, 1, &in, 0));
+    ck_assert(same(&part, 0, &in, 2)); /* both empty */
     ck_assert_ptr_null(pf_sequence_tokens(&in, 2));
     prefopt_sequences none = pf_sequences_part(&in, 5, 0);
     OK(pf_sequences_check(&none, "none"));
@@ -96,7 +106,7 @@ START_TEST(map_of_sequences)
     ck_assert_int_eq(pf_sequence_map_size(map), 4);
     const prefopt_sequences *stored = pf_sequence_map_view(map);
     OK(pf_sequences_check(stored, "stored"));
-    ck_assert(pf_sequence_equal(stored, 3, &in, 4));
+    ck_assert(same(stored, 3, &in, 4));
     ck_assert_int_eq(pf_sequence_map_find_tokens(map, tokens, 3, 0), -1);
     ck_assert_int_eq(pf_sequence_map_find_tokens(map, tokens, 2, 1), -1);
     ck_assert_int_eq(pf_sequence_map_find_tokens(map, NULL, 0, 0), 2);
@@ -194,5 +204,5 @@ START_TEST(map_without_memory)
 }
 END_TEST
 
-TEST_MAIN("sequences", checks_a_view, parts_and_equality, map_of_sequences, map_of_prompts,
-          map_of_many, map_without_memory)
+TEST_MAIN("sequences", checks_a_view, parts, map_of_sequences, map_of_prompts, map_of_many,
+          map_without_memory)
