@@ -31,6 +31,10 @@ int32_t pf_pg_check_rule(const char *call, const pf_pg_rule *rule);
 pf_pg_term pf_pg_one(const pf_pg_rule *rule, double advantage, double logp, const double *ref,
                      const double *old);
 
+/* The arrays that at least one element needs are there. */
+int32_t pf_pg_check_arrays(const char *call, const pf_pg_rule *rule, const double *advantage,
+                           const double *logp, const double *ref);
+
 /* Elements first .. last - 1: arrays hold what pf_pg_one takes, and no ratio overflows. */
 int32_t pf_pg_check_elements(const char *call, int64_t first, int64_t last, const double *advantage,
                              const double *logp, const double *ref, const double *old);

@@ -24,6 +24,18 @@ int32_t pf_pg_check_rule(const char *call, const pf_pg_rule *rule)
     return PREFOPT_OK;
 }
 
+int32_t pf_pg_check_arrays(const char *call, const pf_pg_rule *rule, const double *advantage,
+                           const double *logp, const double *ref)
+{
+    if (logp == NULL || advantage == NULL)
+        return pf_fail(PREFOPT_ERR_ARGUMENT, "%s: %s is NULL", call,
+                       logp == NULL ? "logp" : "advantage");
+    if (rule->beta > 0 && ref == NULL)
+        return pf_fail(PREFOPT_ERR_ARGUMENT, "%s: ref_logp is NULL, but beta is %g, above 0", call,
+                       rule->beta);
+    return PREFOPT_OK;
+}
+
 int32_t pf_pg_check_elements(const char *call, int64_t first, int64_t last, const double *advantage,
                              const double *logp, const double *ref, const double *old)
 {

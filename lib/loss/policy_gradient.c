@@ -103,12 +103,7 @@ int32_t prefopt_loss_policy_gradient(const prefopt_pg_options *options,
     PF_TRY(pf_struct_read(&own, sizeof own, sizeof own, out, "prefopt_pg_loss"));
     own.mean = own.kl = own.clip_fraction = 0;
     if (total > 0) {
-        if (own_in.logp == NULL || advantage == NULL)
-            return pf_fail(PREFOPT_ERR_ARGUMENT, "%s: %s is NULL", __func__,
-                           own_in.logp == NULL ? "logp" : "advantage");
-        if (rule.beta > 0 && own_in.ref_logp == NULL)
-            return pf_fail(PREFOPT_ERR_ARGUMENT, "%s: ref_logp is NULL, but beta is %g, above 0",
-                           __func__, rule.beta);
+        PF_TRY(pf_pg_check_arrays(__func__, &rule, advantage, own_in.logp, own_in.ref_logp));
         PF_TRY(pf_pg_check_elements(__func__, 0, total, advantage, own_in.logp, own_in.ref_logp,
                                     own_in.old_logp));
         PF_TRY(sum_up(__func__, &rule, &own_in, advantage, total, &own));

@@ -74,12 +74,7 @@ int32_t prefopt_loss_ppo_tokens(const prefopt_ppo_options *options, const prefop
     PF_TRY(pf_struct_read(&own, sizeof own, sizeof own, out, "prefopt_pg_loss"));
     own.mean = own.kl = own.clip_fraction = 0;
     if (counted > 0) {
-        if (own_in.logp == NULL || advantage == NULL)
-            return pf_fail(PREFOPT_ERR_ARGUMENT, "%s: %s is NULL", __func__,
-                           own_in.logp == NULL ? "logp" : "advantage");
-        if (rule.beta > 0 && own_in.ref_logp == NULL)
-            return pf_fail(PREFOPT_ERR_ARGUMENT, "%s: ref_logp is NULL, but beta is %g, above 0",
-                           __func__, rule.beta);
+        PF_TRY(pf_pg_check_arrays(__func__, &rule, advantage, own_in.logp, own_in.ref_logp));
         for (int64_t s = 0; s < own_in.n; s++) {
             pf_span span = pf_tokens_span(&own_in, s);
             PF_TRY(pf_pg_check_elements(__func__, span.first, span.last, advantage, own_in.logp,

@@ -83,14 +83,19 @@ PF_INLINE float gelu_tanh_slope(float x)
     return sigma + stopped * slope * (1.59576912f + 0.214064449f * stopped * stopped);
 }
 
-PF_INLINE void gelu_block(bool tanh_form, const float *x, const float *bias, float *y)
+PF_INLINE void biased(const float *x, const float *bias, float *in)
 {
-    float in[PF_LANES];
     for (int64_t l = 0; l < PF_LANES; l++)
         in[l] = x[l];
     if (bias != NULL)
         for (int64_t l = 0; l < PF_LANES; l++)
             in[l] += bias[l];
+}
+
+PF_INLINE void gelu_block(bool tanh_form, const float *x, const float *bias, float *y)
+{
+    float in[PF_LANES];
+    biased(x, bias, in);
     if (tanh_form)
         for (int64_t l = 0; l < PF_LANES; l++)
             y[l] = gelu_tanh(in[l]);
@@ -102,11 +107,7 @@ PF_INLINE void gelu_block(bool tanh_form, const float *x, const float *bias, flo
 PF_INLINE void slope_block(bool tanh_form, const float *x, const float *bias, float *dy)
 {
     float in[PF_LANES];
-    for (int64_t l = 0; l < PF_LANES; l++)
-        in[l] = x[l];
-    if (bias != NULL)
-        for (int64_t l = 0; l < PF_LANES; l++)
-            in[l] += bias[l];
+    biased(x, bias, in);
     if (tanh_form)
         for (int64_t l = 0; l < PF_LANES; l++)
             dy[l] *= gelu_tanh_slope(in[l]);
