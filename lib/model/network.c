@@ -2,51 +2,6 @@
 #include "math/pf_ops.h"
 #include "model/pf_network.h"
 
-/* ---------------------------------------------------------------- loops */
-
-typedef struct {
-    pf_rows_fn *fn;
-    void *payload;
-    int64_t n_rows;
-} row_loop;
-
-static void row_chunk(void *payload, int64_t task)
-{
-    const row_loop *loop = payload;
-    int64_t first = task * PF_NORM_CHUNK, left = loop->n_rows - first;
-    loop->fn(loop->payload, first, left < PF_NORM_CHUNK ? left : PF_NORM_CHUNK);
-}
-
-void pf_for_rows(prefopt_context *context, int64_t n_rows, pf_rows_fn *fn, void *payload)
-{
-    row_loop loop = {fn, payload, n_rows};
-    pf_parallel_for(context, (n_rows + PF_NORM_CHUNK - 1) / PF_NORM_CHUNK, row_chunk, &loop);
-}
-
-enum { COLUMNS = 128 }; /* of a task that sums rows */
-
-typedef struct {
-    int64_t n_rows, columns;
-    const float *x;
-    float *sum;
-    const pf_pass *pass;
-} column_loop;
-
-static void sum_columns(void *payload, int64_t task)
-{
-    const column_loop *loop = payload;
-    int64_t first = task * COLUMNS, left = loop->columns - first;
-    pf_add_columns(loop->n_rows, left < COLUMNS ? left : COLUMNS, loop->x + first, loop->columns,
-                   loop->sum + first);
-}
-
-void pf_sum_rows(prefopt_context *context, int64_t n_rows, int64_t columns, const float *x,
-                 float *sum)
-{
-    column_loop loop = {.n_rows = n_rows, .columns = columns, .x = x, .sum = sum};
-    pf_parallel_for(context, (columns + COLUMNS - 1) / COLUMNS, sum_columns, &loop);
-}
-
 /* ---------------------------------------------------------------- forward */
 
 static void embed_rows(void *payload, int64_t first, int64_t n)
@@ -98,12 +53,11 @@ int32_t pf_network_forward(const pf_pass *pass)
 /* Gradients of tokens' embeddings, a range of columns: rows in order, for tokens repeat. */
 static void embed_columns(void *payload, int64_t task)
 {
-    const column_loop *loop = payload;
-    const pf_pass *pass = loop->pass;
-    int64_t d = loop->columns, first = task * COLUMNS, left = d - first;
+    const pf_pass *pass = payload;
+    int64_t d = pass->shape->config.width, first = task * PF_COLUMN_CHUNK, left = d - first;
     float *grad = pass->grad + pass->shape->embedding;
-    for (int64_t i = 0; i < loop->n_rows; i++)
-        pf_accumulate(left < COLUMNS ? left : COLUMNS, loop->x + i * d + first,
+    for (int64_t i = 0; i < pass->rows->n_rows; i++)
+        pf_accumulate(left < PF_COLUMN_CHUNK ? left : PF_COLUMN_CHUNK, pass->a->dx + i * d + first,
                       grad + pass->rows->token[i] * d + first);
 }
 
@@ -125,7 +79,7 @@ int32_t pf_network_backward(const pf_pass *pass)
             PF_TRY(pf_neox_layer(pass, i, layer, a->dh));
         PF_TRY(pf_neox_layer_backward(pass, i, layer));
     }
-    column_loop loop = {.n_rows = rows->n_rows, .columns = d, .x = a->dx, .pass = pass};
-    pf_parallel_for(pass->context, (d + COLUMNS - 1) / COLUMNS, embed_columns, &loop);
+    pf_parallel_for(pass->context, (d + PF_COLUMN_CHUNK - 1) / PF_COLUMN_CHUNK, embed_columns,
+                    (void *)pass);
     return PREFOPT_OK;
 }

@@ -7,7 +7,6 @@
 
 #include <stdatomic.h>
 
-#include "data/pf_data.h"
 #include "math/pf_kept_logits.h"
 #include "model/pf_model.h"
 
@@ -114,8 +113,9 @@ typedef struct {
 } pf_activations;
 
 enum {
-    PF_NORM_CHUNK = 32, /* rows of a task that works row by row */
-    PF_QUERY_BLOCK = 64 /* rows whose attention scores are computed together */
+    PF_NORM_CHUNK = 32,    /* rows of a task that works row by row */
+    PF_COLUMN_CHUNK = 128, /* columns of a task that sums rows */
+    PF_QUERY_BLOCK = 64    /* rows whose attention scores are computed together */
 };
 
 /* Floats that a batch takes; saturates. */
@@ -255,7 +255,7 @@ int32_t pf_transformer_check(const pf_shape *shape, const prefopt_sequences *in,
 int64_t pf_transformer_keeps(const pf_transformer *model, const prefopt_sequences *in,
                              int32_t head);
 
-/* ---- small helpers of these files (network.c) */
+/* ---- loops (row_loops.c) */
 
 /* fn(payload, first, n) over chunks of rows on the context's threads. */
 typedef void pf_rows_fn(void *payload, int64_t first, int64_t n);
