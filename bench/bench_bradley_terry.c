@@ -6,53 +6,21 @@
  * errors, which cost ITEMS^3. With FILE the comparisons (first, second: int32; label: double) and
  * the fitted strengths (double) are written there one after the other and the standard errors are
  * left out: bench_bradley_terry.py runs another library on the same rows. */
-#include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
+#define _GNU_SOURCE
 #include <string.h>
-#include <sys/resource.h>
-#include <time.h>
 
+#include "bench.h"
 #include "math/pf_math.h"
-#include "prefopt/prefopt.h"
 
 enum { RUNS = 5 };
-
-static double now(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
-
-static void need(int good, const char *what)
-{
-    if (good)
-        return;
-    fprintf(stderr, "%s: %s\n", what, prefopt_last_error());
-    exit(1);
-}
-
-static double peak_mb(void)
-{
-    struct rusage usage;
-    getrusage(RUSAGE_SELF, &usage);
-    return (double)usage.ru_maxrss / 1024;
-}
-
-static int compare(const void *a, const void *b)
-{
-    double x = *(const double *)a, y = *(const double *)b;
-    return (x > y) - (x < y);
-}
 
 static void draw(int64_t rows, int64_t items, int32_t *first, int32_t *second, double *label)
 {
     double *u = malloc((size_t)(3 * rows) * sizeof *u);
     double *theta = malloc((size_t)items * sizeof *theta);
-    need(u != NULL && theta != NULL, "memory");
-    need(prefopt_random_uniform(1, 1, 0, 3 * rows, u) == PREFOPT_OK, "prefopt_random_uniform");
-    need(prefopt_random_normal(1, 2, 0, items, theta) == PREFOPT_OK, "prefopt_random_normal");
+    must(u != NULL && theta != NULL, "memory");
+    need(prefopt_random_uniform(1, 1, 0, 3 * rows, u));
+    need(prefopt_random_normal(1, 2, 0, items, theta));
     for (int64_t i = 0; i < rows; i++) {
         first[i] = (int32_t)(u[3 * i] * (double)items);
         int32_t step = 1 + (int32_t)(u[3 * i + 1] * (double)(items - 1));
@@ -68,12 +36,10 @@ static double fit(prefopt_context *context, const prefopt_comparisons *data, dou
 {
     prefopt_strengths *strengths;
     double start = now();
-    need(prefopt_strengths_fit(&strengths, context, data, NULL, NULL) == PREFOPT_OK,
-         "prefopt_strengths_fit");
-    need(prefopt_strengths_values(strengths, theta, std_error) == PREFOPT_OK,
-         "prefopt_strengths_values");
+    need(prefopt_strengths_fit(&strengths, context, data, NULL, NULL));
+    need(prefopt_strengths_values(strengths, theta, std_error));
     double seconds = now() - start;
-    need(prefopt_strengths_summarise(strengths, summary) == PREFOPT_OK, "summarise");
+    need(prefopt_strengths_summarise(strengths, summary));
     prefopt_strengths_destroy(strengths);
     return seconds;
 }
@@ -81,29 +47,29 @@ static double fit(prefopt_context *context, const prefopt_comparisons *data, dou
 static void write_out(const char *path, const prefopt_comparisons *data, const double *theta)
 {
     FILE *file = fopen(path, "wb");
-    need(file != NULL, path);
+    must(file != NULL, path);
     size_t n = (size_t)data->n, items = (size_t)data->n_items;
     int good = fwrite(data->first, sizeof *data->first, n, file) == n &&
                fwrite(data->second, sizeof *data->second, n, file) == n &&
                fwrite(data->label, sizeof *data->label, n, file) == n &&
                fwrite(theta, sizeof *theta, items, file) == items;
-    need(fclose(file) == 0 && good, path);
+    must(fclose(file) == 0 && good, path);
 }
 
 int main(int argc, char **argv)
 {
     int64_t rows = argc > 2 ? atoll(argv[1]) : 1000000, items = argc > 2 ? atoll(argv[2]) : 5000;
-    need(rows > 0 && items > 1 && items <= INT32_MAX, "ROWS or ITEMS");
+    must(rows > 0 && items > 1 && items <= INT32_MAX, "ROWS or ITEMS");
     prefopt_context_options options;
     prefopt_context *context;
     prefopt_context_options_init(&options, sizeof options);
     options.threads = argc > 3 ? atoi(argv[3]) : 0;
-    need(prefopt_context_create(&context, &options) == PREFOPT_OK, "prefopt_context_create");
+    need(prefopt_context_create(&context, &options));
     int32_t *first = malloc((size_t)rows * sizeof *first),
             *second = malloc((size_t)rows * sizeof *second);
     double *label = malloc((size_t)rows * sizeof *label);
     double *theta = malloc((size_t)items * sizeof *theta), *se = malloc((size_t)items * sizeof *se);
-    need(first && second && label && theta && se, "memory");
+    must(first && second && label && theta && se, "memory");
     draw(rows, items, first, second, label);
     prefopt_comparisons data = {.struct_size = sizeof data,
                                 .n_items = items,
@@ -115,7 +81,7 @@ int main(int argc, char **argv)
     double seconds[RUNS];
     for (int k = 0; k < RUNS; k++)
         seconds[k] = fit(context, &data, theta, NULL, &summary);
-    qsort(seconds, RUNS, sizeof *seconds, compare);
+    qsort(seconds, RUNS, sizeof *seconds, by_value);
     printf("bradley_terry_threads %d threads\n", prefopt_context_threads(context));
     printf("bradley_terry_fit %.4f s\n", seconds[RUNS / 2]);
     printf("bradley_terry_newton_steps %lld steps\n", (long long)summary.iterations);

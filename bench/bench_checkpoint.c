@@ -2,77 +2,52 @@
  * the same bytes: bench_checkpoint [FOLDER TO WORK IN]. */
 #define _GNU_SOURCE
 #include <fcntl.h>
-#include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
-#include <time.h>
 #include <unistd.h>
 
+#include "bench.h"
 #include "model/pf_transformer.h"
 
 enum { REPEATS = 5 };
-
-static double seconds(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
-
-static void must(int32_t status)
-{
-    if (status != PREFOPT_OK) {
-        fprintf(stderr, "%s: %s\n", prefopt_status_name(status), prefopt_last_error());
-        exit(1);
-    }
-}
-
-static void must_do(int good, const char *what)
-{
-    if (!good) {
-        perror(what);
-        exit(1);
-    }
-}
 
 /* Memory as a policy has it: from the context, touched for the first time by what is timed. */
 static float *fresh(prefopt_context *context, int64_t n)
 {
     float *value = pf_alloc(context, n, sizeof *value);
     if (value == NULL)
-        must(PREFOPT_ERR_MEMORY);
+        need(PREFOPT_ERR_MEMORY);
     return value;
 }
 
 static double plain_read(prefopt_context *context, const char *path, int64_t n)
 {
     float *value = fresh(context, n);
-    double start = seconds();
+    double start = now();
     int file = open(path, O_RDONLY | O_CLOEXEC);
-    must_do(file >= 0, path);
+    must(file >= 0, path);
     for (int64_t at = 0, bytes = n * (int64_t)sizeof *value; at < bytes;) {
         ssize_t got = read(file, (char *)value + at, (size_t)(bytes - at));
-        must_do(got > 0, path);
+        must(got > 0, path);
         at += got;
     }
     close(file);
-    double took = seconds() - start;
+    double took = now() - start;
     pf_free(context, value);
     return took;
 }
 
 static double plain_write(const char *path, const float *value, int64_t n)
 {
-    double start = seconds();
+    double start = now();
     int file = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
-    must_do(file >= 0, path);
+    must(file >= 0, path);
     for (int64_t at = 0, bytes = n * (int64_t)sizeof *value; at < bytes;) {
         ssize_t put = write(file, (const char *)value + at, (size_t)(bytes - at));
-        must_do(put > 0, path);
+        must(put > 0, path);
         at += put;
     }
-    must_do(fsync(file) == 0 && close(file) == 0, path);
-    return seconds() - start;
+    must(fsync(file) == 0 && close(file) == 0, path);
+    return now() - start;
 }
 
 static double library_read(const pf_shape *shape, const char *folder)
@@ -80,10 +55,10 @@ static double library_read(const pf_shape *shape, const char *folder)
     prefopt_transformer_config config;
     int32_t head;
     float *value = fresh(shape->context, shape->n);
-    double start = seconds();
-    must(pf_checkpoint_config(shape->context, folder, &config, &head));
-    must(pf_checkpoint_read(shape, folder, value));
-    double took = seconds() - start;
+    double start = now();
+    need(pf_checkpoint_config(shape->context, folder, &config, &head));
+    need(pf_checkpoint_read(shape, folder, value));
+    double took = now() - start;
     pf_free(shape->context, value);
     return took;
 }
@@ -98,13 +73,13 @@ int main(int argc, char **argv)
     prefopt_transformer_config config;
     pf_shape *shape;
     snprintf(base, sizeof base, "%s/prefopt-bench-XXXXXX", argc > 1 ? argv[1] : ".");
-    must_do(mkdtemp(base) != NULL, base);
+    must(mkdtemp(base) != NULL, base);
     snprintf(folder, sizeof folder, "%s/model", base);
     snprintf(plain, sizeof plain, "%s/plain", base);
     snprintf(weights, sizeof weights, "%s/model.safetensors", folder);
-    must(prefopt_context_create(&context, NULL));
-    must(prefopt_transformer_config_init(&config, sizeof config));
-    must(pf_shape_create(&shape, context, &config, PF_HEAD_LOGITS));
+    need(prefopt_context_create(&context, NULL));
+    need(prefopt_transformer_config_init(&config, sizeof config));
+    need(pf_shape_create(&shape, context, &config, PF_HEAD_LOGITS));
     float *value = fresh(context, shape->n);
     for (int64_t i = 0; i < shape->n; i++)
         value[i] = (float)(i % 1013) / 1013;
@@ -113,9 +88,9 @@ int main(int argc, char **argv)
     for (int32_t dtype = PREFOPT_F32; dtype <= PREFOPT_BF16; dtype++) {
         double load = 1e9, save = 1e9;
         for (int i = 0; i < REPEATS; i++) {
-            double start = seconds();
-            must(pf_checkpoint_write(shape, folder, value, dtype));
-            save = least(save, seconds() - start);
+            double start = now();
+            need(pf_checkpoint_write(shape, folder, value, dtype));
+            save = least(save, now() - start);
             load = least(load, library_read(shape, folder));
             if (dtype != PREFOPT_F32)
                 continue;

@@ -8,18 +8,12 @@
  * seconds of all threads (the latter say more on a machine that has other work). For the peak
  * memory of the kernels alone, the products run in a process of their own. */
 #define _GNU_SOURCE
-#include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
-#include <sys/resource.h>
 #include <sys/wait.h>
-#include <time.h>
 #include <unistd.h>
 
+#include "bench.h"
 #include "math/pf_gemm.h"
-#include "prefopt/prefopt.h"
 
 enum { RUNS = 7 };
 
@@ -31,71 +25,15 @@ typedef struct {
     double *logp, *grad_logp;
 } setting;
 
-static double now(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
-
-/* Processor seconds of this process. */
-static double processor(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
-
-static double peak_mb(void)
-{
-    struct rusage usage;
-    getrusage(RUSAGE_SELF, &usage);
-    return (double)usage.ru_maxrss / 1024;
-}
-
-static void need(int good, const char *what)
-{
-    if (good)
-        return;
-    fprintf(stderr, "%s: %s\n", what, prefopt_last_error());
-    exit(1);
-}
-
-static int compare(const void *a, const void *b)
-{
-    double x = *(const double *)a, y = *(const double *)b;
-    return (x > y) - (x < y);
-}
-
-static double median(double *x)
-{
-    qsort(x, RUNS, sizeof *x, compare);
-    return x[RUNS / 2];
-}
-
-static float *array(int64_t n, float scale, uint64_t seed)
-{
-    void *x = NULL;
-    need(posix_memalign(&x, (size_t)2 << 20, (size_t)n * sizeof(float)) == 0, "memory");
-    (void)madvise(x, (size_t)n * sizeof(float), MADV_HUGEPAGE);
-    for (int64_t i = 0; i < n; i++) {
-        seed = seed * UINT64_C(6364136223846793005) + UINT64_C(1442695040888963407);
-        ((float *)x)[i] = scale * ((float)(seed >> 40) * 0x1p-23f - 1);
-    }
-    return x;
-}
-
 static void kernels(setting *s, double *forward, double *backward)
 {
     double start = now();
     need(prefopt_linear_logprobs(s->context, s->rows, s->width, s->vocab, s->hidden, s->weight,
-                                 s->target, s->logp) == PREFOPT_OK,
-         "forward");
+                                 s->target, s->logp));
     double middle = now();
     need(prefopt_linear_logprobs_backward(s->context, s->rows, s->width, s->vocab, s->hidden,
                                           s->weight, s->target, s->grad_logp, s->grad_hidden,
-                                          s->grad_weight) == PREFOPT_OK,
-         "backward");
+                                          s->grad_weight));
     *forward = middle - start;
     *backward = now() - middle;
 }
@@ -105,17 +43,14 @@ static void products(setting *s, double *logits, double *grad_hidden, double *gr
 {
     int64_t m = s->rows, n = s->vocab, k = s->width;
     double a = now();
-    need(pf_sgemm(s->context, false, true, m, n, k, 1, s->hidden, k, s->weight, k, 0, s->logits,
-                  n) == PREFOPT_OK,
-         "product");
+    need(
+        pf_sgemm(s->context, false, true, m, n, k, 1, s->hidden, k, s->weight, k, 0, s->logits, n));
     double b = now();
     need(pf_sgemm(s->context, false, false, m, k, n, 1, s->logits, n, s->weight, k, 0,
-                  s->grad_hidden, k) == PREFOPT_OK,
-         "product");
+                  s->grad_hidden, k));
     double c = now();
     need(pf_sgemm(s->context, true, false, n, k, m, 1, s->logits, n, s->hidden, k, 0,
-                  s->grad_weight, k) == PREFOPT_OK,
-         "product");
+                  s->grad_weight, k));
     *logits = b - a;
     *grad_hidden = c - b;
     *grad_weight = now() - c;
@@ -127,16 +62,12 @@ static double whole_products(setting *s)
 {
     int64_t m = s->rows, n = s->vocab, k = s->width;
     double a = processor();
-    need(pf_sgemm_serial(false, true, m, n, k, 1, s->hidden, k, s->weight, k, 0, s->logits, n) ==
-             PREFOPT_OK,
-         "product");
+    need(pf_sgemm_serial(false, true, m, n, k, 1, s->hidden, k, s->weight, k, 0, s->logits, n));
     double b = processor();
     need(pf_sgemm_serial(false, false, m, k, n, 1, s->logits, n, s->weight, k, 0, s->grad_hidden,
-                         k) == PREFOPT_OK,
-         "product");
-    need(pf_sgemm_serial(true, false, n, k, m, 1, s->logits, n, s->hidden, k, 0, s->grad_weight,
-                         k) == PREFOPT_OK,
-         "product");
+                         k));
+    need(
+        pf_sgemm_serial(true, false, n, k, m, 1, s->logits, n, s->hidden, k, 0, s->grad_weight, k));
     return b - a + processor() - a;
 }
 
@@ -144,17 +75,17 @@ static setting prepare(int64_t rows, int64_t width, int64_t vocab, int32_t threa
 {
     setting s = {.rows = rows, .width = width, .vocab = vocab};
     prefopt_context_options options;
-    need(prefopt_context_options_init(&options, sizeof options) == PREFOPT_OK, "options");
+    need(prefopt_context_options_init(&options, sizeof options));
     options.threads = threads;
-    need(prefopt_context_create(&s.context, &options) == PREFOPT_OK, "context");
-    s.hidden = array(rows * width, 1, 1);
-    s.weight = array(vocab * width, 0.1f, 2);
-    s.grad_hidden = array(rows * width, 0, 3);
-    s.grad_weight = array(vocab * width, 0, 4);
+    need(prefopt_context_create(&s.context, &options));
+    s.hidden = random_floats(rows * width, 1, 1);
+    s.weight = random_floats(vocab * width, 0.1f, 2);
+    s.grad_hidden = random_floats(rows * width, 0, 3);
+    s.grad_weight = random_floats(vocab * width, 0, 4);
     s.target = malloc((size_t)rows * sizeof *s.target);
     s.logp = malloc((size_t)rows * sizeof *s.logp);
     s.grad_logp = malloc((size_t)rows * sizeof *s.grad_logp);
-    need(s.target != NULL && s.logp != NULL && s.grad_logp != NULL, "memory");
+    must(s.target != NULL && s.logp != NULL && s.grad_logp != NULL, "memory");
     for (int64_t i = 0; i < rows; i++) {
         s.target[i] = (int32_t)(i * 7919 % vocab);
         s.grad_logp[i] = -1.0 / (double)rows;
@@ -178,7 +109,7 @@ static void measure_memory(int64_t rows, int64_t width, int64_t vocab, int32_t t
         _exit(0);
     }
     int status = 1;
-    need(child > 0 && waitpid(child, &status, 0) == child && status == 0, "memory process");
+    must(child > 0 && waitpid(child, &status, 0) == child && status == 0, "memory process");
 }
 
 int main(int argc, char **argv)
@@ -188,7 +119,7 @@ int main(int argc, char **argv)
     int32_t threads = argc > 4 ? atoi(argv[4]) : 0;
     measure_memory(rows, width, vocab, threads);
     setting s = prepare(rows, width, vocab, threads);
-    s.logits = array(rows * vocab, 0, 5);
+    s.logits = random_floats(rows * vocab, 0, 5);
     double forward[RUNS], backward[RUNS], logits[RUNS], grad_hidden[RUNS], grad_weight[RUNS];
     double unavoidable[RUNS], both[RUNS], cpu_both[RUNS], cpu_unavoidable[RUNS], cpu_whole[RUNS], f,
         b;
@@ -209,23 +140,24 @@ int main(int argc, char **argv)
         unavoidable[i] = 2 * logits[i] + grad_hidden[i] + grad_weight[i];
     }
     double flops = 2.0 * (double)rows * (double)width * (double)vocab;
-    double ours = median(both), theirs = median(unavoidable);
+    double ours = median(RUNS, both), theirs = median(RUNS, unavoidable);
     printf("linear_logprobs.threads %d threads\n", prefopt_context_threads(s.context));
-    printf("linear_logprobs.forward_s %.4f s\n", median(forward));
-    printf("linear_logprobs.backward_s %.4f s\n", median(backward));
+    printf("linear_logprobs.forward_s %.4f s\n", median(RUNS, forward));
+    printf("linear_logprobs.backward_s %.4f s\n", median(RUNS, backward));
     printf("linear_logprobs.both_s %.4f s\n", ours);
-    printf("linear_logprobs.product_logits_s %.4f s\n", median(logits));
-    printf("linear_logprobs.product_grad_hidden_s %.4f s\n", median(grad_hidden));
-    printf("linear_logprobs.product_grad_weight_s %.4f s\n", median(grad_weight));
+    printf("linear_logprobs.product_logits_s %.4f s\n", median(RUNS, logits));
+    printf("linear_logprobs.product_grad_hidden_s %.4f s\n", median(RUNS, grad_hidden));
+    printf("linear_logprobs.product_grad_weight_s %.4f s\n", median(RUNS, grad_weight));
     printf("linear_logprobs.products_s %.4f s\n", theirs);
     printf("linear_logprobs.products_gflops %.1f GFLOP/s\n", 4 * flops / theirs * 1e-9);
     printf("linear_logprobs.against_products %.3f times\n", ours / theirs);
-    ours = median(cpu_both), theirs = median(cpu_unavoidable);
+    ours = median(RUNS, cpu_both), theirs = median(RUNS, cpu_unavoidable);
     printf("linear_logprobs.both_cpu_s %.4f s\n", ours);
     printf("linear_logprobs.products_cpu_s %.4f s\n", theirs);
     printf("linear_logprobs.against_products_cpu %.3f times\n", ours / theirs);
-    printf("linear_logprobs.whole_products_cpu_s %.4f s\n", median(cpu_whole));
-    printf("linear_logprobs.against_whole_products_cpu %.3f times\n", ours / median(cpu_whole));
+    printf("linear_logprobs.whole_products_cpu_s %.4f s\n", median(RUNS, cpu_whole));
+    printf("linear_logprobs.against_whole_products_cpu %.3f times\n",
+           ours / median(RUNS, cpu_whole));
     prefopt_context_destroy(s.context);
     return 0;
 }

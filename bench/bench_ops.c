@@ -6,22 +6,13 @@
  * where the name says memory, of an array that does not. */
 #define _GNU_SOURCE
 #include <stdbool.h>
-#include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
+#include "bench.h"
 #include "math/pf_gemm.h"
 #include "math/pf_ops.h"
 
 static const char *only = "";
-
-static double now(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
 
 static float *array(int64_t n)
 {

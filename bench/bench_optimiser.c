@@ -7,55 +7,12 @@
  * writes the other half, on the same threads, in pieces of the same length. Medians of interleaved
  * runs, in seconds. */
 #define _GNU_SOURCE
-#include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
-#include <time.h>
 
+#include "bench.h"
 #include "train/pf_train.h"
 
 enum { RUNS = 9, PIECE = 16384, ARRAYS = 4 };
-
-static double now(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
-
-static void need(int good, const char *what)
-{
-    if (good)
-        return;
-    fprintf(stderr, "%s: %s\n", what, prefopt_last_error());
-    exit(1);
-}
-
-static int compare(const void *a, const void *b)
-{
-    double x = *(const double *)a, y = *(const double *)b;
-    return (x > y) - (x < y);
-}
-
-static double median(double *x)
-{
-    qsort(x, RUNS, sizeof *x, compare);
-    return x[RUNS / 2];
-}
-
-static float *array(int64_t n, float scale, uint64_t seed)
-{
-    void *x = NULL;
-    need(posix_memalign(&x, (size_t)2 << 20, (size_t)n * sizeof(float)) == 0, "memory");
-    (void)madvise(x, (size_t)n * sizeof(float), MADV_HUGEPAGE);
-    for (int64_t i = 0; i < n; i++) {
-        seed = seed * UINT64_C(6364136223846793005) + UINT64_C(1442695040888963407);
-        ((float *)x)[i] = scale * ((float)(seed >> 40) * 0x1p-23f - 1);
-    }
-    return x;
-}
 
 typedef struct {
     char *to;
@@ -83,14 +40,14 @@ static void measure(prefopt_context *context, const char *name, int32_t kind, fl
 {
     prefopt_train_options o;
     pf_optimiser optimiser;
-    need(prefopt_train_options_init(&o, sizeof o) == PREFOPT_OK, "options");
+    need(prefopt_train_options_init(&o, sizeof o));
     o.optimiser = kind;
     o.weight_decay = 0.01;
     o.momentum = kind == PREFOPT_SGD ? 0.9 : 0;
     prefopt_parameters p = {
         .struct_size = sizeof p, .dtype = PREFOPT_F32, .n = n, .value = value, .grad = grad};
-    need(pf_optimiser_init(&optimiser, context, &o) == PREFOPT_OK, "optimiser");
-    need(pf_optimiser_add(&optimiser, &p) == PREFOPT_OK, "optimiser");
+    need(pf_optimiser_init(&optimiser, context, &o));
+    need(pf_optimiser_add(&optimiser, &p));
     double norm[RUNS], step[RUNS], both[RUNS], copied[RUNS];
     c->bytes = (size_t)(bytes / 2 * (double)n);
     (void)copy_time(context, c);
@@ -98,7 +55,7 @@ static void measure(prefopt_context *context, const char *name, int32_t kind, fl
         double a = now();
         (void)pf_optimiser_grad_norm(&optimiser);
         double b = now();
-        need(pf_optimiser_step(&optimiser, 1e-4, 1), "step");
+        must(pf_optimiser_step(&optimiser, 1e-4, 1), "step");
         double end = now();
         if (i >= 0) {
             norm[i] = b - a;
@@ -107,9 +64,9 @@ static void measure(prefopt_context *context, const char *name, int32_t kind, fl
             copied[i] = copy_time(context, c);
         }
     }
-    double ours = median(both), theirs = median(copied);
-    printf("optimiser.%s_norm_s %.4f s\n", name, median(norm));
-    printf("optimiser.%s_step_s %.4f s\n", name, median(step));
+    double ours = median(RUNS, both), theirs = median(RUNS, copied);
+    printf("optimiser.%s_norm_s %.4f s\n", name, median(RUNS, norm));
+    printf("optimiser.%s_step_s %.4f s\n", name, median(RUNS, step));
     printf("optimiser.%s_s %.4f s\n", name, ours);
     printf("optimiser.%s_gb_per_s %.1f GB/s\n", name, bytes * (double)n / ours * 1e-9);
     printf("optimiser.%s_copy_s %.4f s\n", name, theirs);
@@ -122,13 +79,13 @@ int main(int argc, char **argv)
     int64_t n = argc > 1 ? atoll(argv[1]) : 70000000;
     prefopt_context_options options;
     prefopt_context *context;
-    need(n >= 1, "PARAMETERS");
-    need(prefopt_context_options_init(&options, sizeof options) == PREFOPT_OK, "options");
+    must(n >= 1, "PARAMETERS");
+    need(prefopt_context_options_init(&options, sizeof options));
     options.threads = argc > 2 ? atoi(argv[2]) : 0;
-    need(prefopt_context_create(&context, &options) == PREFOPT_OK, "context");
-    float *value = array(n, 1, 1), *grad = array(n, 1e-3f, 2);
-    copy c = {.to = (char *)array(18 * n / ARRAYS + 1, 0, 3),
-              .from = (const char *)array(18 * n / ARRAYS + 1, 1, 4)};
+    need(prefopt_context_create(&context, &options));
+    float *value = random_floats(n, 1, 1), *grad = random_floats(n, 1e-3f, 2);
+    copy c = {.to = (char *)random_floats(18 * n / ARRAYS + 1, 0, 3),
+              .from = (const char *)random_floats(18 * n / ARRAYS + 1, 1, 4)};
     printf("optimiser.parameters %lld parameters\n", (long long)n);
     printf("optimiser.threads %d threads\n", prefopt_context_threads(context));
     measure(context, "adamw", PREFOPT_ADAMW, value, grad, n, &c, 36);
@@ -139,7 +96,7 @@ int main(int argc, char **argv)
         memset(grad, 0, (size_t)n * sizeof *grad);
         zero[i] = now() - start;
     }
-    printf("optimiser.zero_grad_s %.4f s\n", median(zero));
+    printf("optimiser.zero_grad_s %.4f s\n", median(RUNS, zero));
     prefopt_context_destroy(context);
     return 0;
 }

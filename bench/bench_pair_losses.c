@@ -4,12 +4,9 @@
  *
  * Medians of interleaved runs, in processor time, as one thread does all of it. */
 #define _GNU_SOURCE
-#include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
-#include "prefopt/prefopt.h"
+#include "bench.h"
 
 enum { RUNS = 9, ARRAYS = 6 };
 
@@ -27,45 +24,18 @@ typedef struct {
     int64_t *length;
 } setting;
 
-static double now(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
-
-static void need(int good, const char *what)
-{
-    if (good)
-        return;
-    fprintf(stderr, "%s: %s\n", what, prefopt_last_error());
-    exit(1);
-}
-
-static int compare(const void *a, const void *b)
-{
-    double x = *(const double *)a, y = *(const double *)b;
-    return (x > y) - (x < y);
-}
-
-static double median(double *times)
-{
-    qsort(times, RUNS, sizeof times[0], compare);
-    return times[RUNS / 2];
-}
-
 static double time_copy(setting *s)
 {
-    double start = now();
+    double start = processor();
     for (int k = 0; k < ARRAYS; k++)
         memcpy(s->copy[k], s->array[k], (size_t)s->in.n * sizeof(double));
-    return now() - start;
+    return processor() - start;
 }
 
 static double time_dpo(setting *s, int variant)
 {
     prefopt_dpo_options o;
-    need(prefopt_dpo_options_init(&o, sizeof o) == 0, "options");
+    need(prefopt_dpo_options_init(&o, sizeof o));
     o.variant = variant;
     if (variant == PREFOPT_DPO_EXO || variant == PREFOPT_DPO_ROBUST)
         o.label_smoothing = 0.1;
@@ -75,34 +45,34 @@ static double time_dpo(setting *s, int variant)
     if (variant == PREFOPT_DPO_IPO || variant == PREFOPT_DPO_SIGMOID_NORM ||
         variant == PREFOPT_DPO_SIMPO || variant == PREFOPT_DPO_ORPO)
         in.len_chosen = in.len_rejected = s->length;
-    double start = now();
-    need(prefopt_loss_dpo(&o, &in, &s->out) == 0, names[variant]);
-    return now() - start;
+    double start = processor();
+    need(prefopt_loss_dpo(&o, &in, &s->out));
+    return processor() - start;
 }
 
 static double time_bradley_terry(setting *s, int tie_model)
 {
     prefopt_bt_options o;
-    need(prefopt_bt_options_init(&o, sizeof o) == 0, "options");
+    need(prefopt_bt_options_init(&o, sizeof o));
     o.tie_model = tie_model;
     o.log_tie = tie_model == PREFOPT_TIE_NONE ? 0 : 0.3;
     prefopt_pair_scores in = s->in;
     in.ref_chosen = in.ref_rejected = NULL;
-    double start = now();
-    need(prefopt_loss_bradley_terry(&o, &in, &s->out) == 0, "bradley_terry");
-    return now() - start;
+    double start = processor();
+    need(prefopt_loss_bradley_terry(&o, &in, &s->out));
+    return processor() - start;
 }
 
 static void make_setting(setting *s, int64_t n)
 {
     memset(s, 0, sizeof *s);
     s->length = malloc((size_t)n * sizeof(int64_t));
-    need(s->length != NULL, "memory");
+    must(s->length != NULL, "memory");
     for (int k = 0; k < ARRAYS; k++) {
         s->array[k] = malloc((size_t)n * sizeof(double));
         s->copy[k] = malloc((size_t)n * sizeof(double));
-        need(s->array[k] != NULL && s->copy[k] != NULL, "memory");
-        need(prefopt_random_normal(1, (uint64_t)k, 0, n, s->array[k]) == 0, "draws");
+        must(s->array[k] != NULL && s->copy[k] != NULL, "memory");
+        need(prefopt_random_normal(1, (uint64_t)k, 0, n, s->array[k]));
         memset(s->copy[k], 0, (size_t)n * sizeof(double));
         for (int64_t i = 0; i < n; i++)
             s->array[k][i] = 3 * s->array[k][i] - 40;
@@ -136,15 +106,15 @@ int main(int argc, char **argv)
         for (int m = 0; m < 3; m++)
             bt[m][run] = time_bradley_terry(&s, m);
     }
-    double base = median(copy);
+    double base = median(RUNS, copy);
     printf("pairs %lld 1\ncopy %.3f ms\n", (long long)n, base * 1e3);
     for (int v = 0; v < VARIANTS; v++) {
-        double t = median(dpo[v]);
+        double t = median(RUNS, dpo[v]);
         printf("dpo_%s %.3f ms\ndpo_%s_over_copy %.2f 1\n", names[v], t * 1e3, names[v], t / base);
     }
     static const char *const ties[] = {"none", "davidson", "rao_kupper"};
     for (int m = 0; m < 3; m++) {
-        double t = median(bt[m]);
+        double t = median(RUNS, bt[m]);
         printf("bradley_terry_%s %.3f ms\nbradley_terry_%s_over_copy %.2f 1\n", ties[m], t * 1e3,
                ties[m], t / base);
     }

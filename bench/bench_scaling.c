@@ -7,41 +7,17 @@
  * them prompt; in tokens_of_2048 as many sequences as make 2,048 tokens. Medians of 3 after one
  * that warms up. For each series the slope of log seconds over log size by least squares, and
  * beside it that of the operations of its matrix products. */
-#define _POSIX_C_SOURCE 200809L
+#define _GNU_SOURCE
 #include <math.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <time.h>
 
-#include "prefopt/prefopt.h"
+#include "bench.h"
 
 enum { MOST = 8, RUNS = 3 };
-
-static double now(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
-
-static void need(int32_t status)
-{
-    if (status == PREFOPT_OK)
-        return;
-    fprintf(stderr, "bench_scaling: %s\n", prefopt_last_error());
-    exit(1);
-}
 
 typedef struct {
     int64_t width, vocab, n, prompt, completion;
     int same_prompt;
 } setting;
-
-static int by_value(const void *a, const void *b)
-{
-    double x = *(const double *)a, y = *(const double *)b;
-    return (x > y) - (x < y);
-}
 
 /* Seconds of one pass. */
 static double measure(prefopt_context *context, const setting *s)

@@ -16,30 +16,12 @@
  *
  * peer_small.py does the same arithmetic in PyTorch. */
 #define _GNU_SOURCE
-#include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
-#include "prefopt/prefopt.h"
+#include "bench.h"
 #include "train/pf_train.h"
 
 enum { NODES = 16, DEGREE = 3, STEPS = 6, PROMPTS = 192, PAIRS = 4000, MOST_ROUNDS = 99 };
-
-static double now(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
-
-static void need(int32_t status)
-{
-    if (status == PREFOPT_OK)
-        return;
-    fprintf(stderr, "bench_small: %s\n", prefopt_last_error());
-    exit(1);
-}
 
 static double least(int n, const double *x)
 {

@@ -1,27 +1,9 @@
 /* Tokenizing on one core: bench_tokenizer TOKENIZER.JSON [TEXT FILE]. Without a file the text is
  * English words with Zipf's frequencies, spaces and punctuation. */
 #define _GNU_SOURCE
-#include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
-#include "prefopt/prefopt.h"
-
-static double seconds(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
-
-static void must(int32_t status)
-{
-    if (status != PREFOPT_OK) {
-        fprintf(stderr, "%s: %s\n", prefopt_status_name(status), prefopt_last_error());
-        exit(1);
-    }
-}
+#include "bench.h"
 
 static const char *const words[] = {
     "the",
@@ -135,7 +117,7 @@ static char *make_text(int64_t n, int64_t *n_bytes)
         exit(1);
     for (uint64_t i = 0; used < n; i++) {
         double draw[2];
-        must(prefopt_random_uniform(1, 0, 2 * i, 2, draw));
+        need(prefopt_random_uniform(1, 0, 2 * i, 2, draw));
         int k = 0;
         while (k + 1 < WORDS && sum[k] < draw[0] * total)
             k++;
@@ -176,10 +158,10 @@ int main(int argc, char **argv)
         fprintf(stderr, "bench_tokenizer TOKENIZER.JSON [TEXT FILE]\n");
         return 2;
     }
-    must(prefopt_context_create(&context, NULL));
-    double start = seconds();
-    must(prefopt_tokenizer_load(&tokenizer, context, argv[1]));
-    printf("tokenizer.load %.4g s\n", seconds() - start);
+    need(prefopt_context_create(&context, NULL));
+    double start = now();
+    need(prefopt_tokenizer_load(&tokenizer, context, argv[1]));
+    printf("tokenizer.load %.4g s\n", now() - start);
     char *text = argc > 2 ? read_text(argv[2], &n_bytes) : make_text(10000000, &n_bytes);
     int32_t *tokens = malloc(sizeof *tokens * (size_t)n_bytes);
     char *back = malloc((size_t)n_bytes * 3);
@@ -187,14 +169,14 @@ int main(int argc, char **argv)
         return 1;
     double best = 1e9, best_decode = 1e9;
     for (int i = 0; i < REPEATS; i++) {
-        start = seconds();
-        must(prefopt_tokenizer_encode(tokenizer, text, n_bytes, tokens, n_bytes, &n));
-        double now = seconds();
-        best = now - start < best ? now - start : best;
-        start = now;
-        must(prefopt_tokenizer_decode(tokenizer, tokens, n, back, n_bytes * 3, &n_back));
-        now = seconds();
-        best_decode = now - start < best_decode ? now - start : best_decode;
+        start = now();
+        need(prefopt_tokenizer_encode(tokenizer, text, n_bytes, tokens, n_bytes, &n));
+        double end = now();
+        best = end - start < best ? end - start : best;
+        start = end;
+        need(prefopt_tokenizer_decode(tokenizer, tokens, n, back, n_bytes * 3, &n_back));
+        end = now();
+        best_decode = end - start < best_decode ? end - start : best_decode;
     }
     printf("tokenizer.bytes_per_token %.4g B\n", (double)n_bytes / (double)n);
     printf("tokenizer.encode %.4g MB/s\n", (double)n_bytes / best / 1e6);

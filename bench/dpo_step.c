@@ -10,44 +10,14 @@
  * pf_sgemm does it on the same threads; only those that a step cannot do without are counted, with
  * each shared prompt once. Medians over STEPS (default 5) after one that warms up. */
 #define _GNU_SOURCE
-#include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
-#include <time.h>
 
+#include "bench.h"
 #include "math/pf_gemm.h"
-#include "prefopt/prefopt.h"
 #include "train/pf_train.h"
 
 enum { PAIRS = 4, LENGTH = 256 };
-
-static double now(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
-
-static void need(int32_t status)
-{
-    if (status == PREFOPT_OK)
-        return;
-    fprintf(stderr, "dpo_step: %s\n", prefopt_last_error());
-    exit(1);
-}
-
-static int by_value(const void *a, const void *b)
-{
-    double x = *(const double *)a, y = *(const double *)b;
-    return (x > y) - (x < y);
-}
-
-static double median(int n, double *values)
-{
-    qsort(values, (size_t)n, sizeof *values, by_value);
-    return values[n / 2];
-}
 
 /* ---- the step */
 

@@ -7,34 +7,10 @@
  * included; the rate of the median of RUNS (default 7) after one that warms up. The other lines are
  * the same with truncated draws, which must not cost much. */
 #define _GNU_SOURCE
-#include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
-#include <time.h>
 
-#include "prefopt/prefopt.h"
-
-static double now(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
-
-static void need(int32_t status)
-{
-    if (status == PREFOPT_OK)
-        return;
-    fprintf(stderr, "sample: %s\n", prefopt_last_error());
-    exit(1);
-}
-
-static int by_value(const void *a, const void *b)
-{
-    double x = *(const double *)a, y = *(const double *)b;
-    return (x > y) - (x < y);
-}
+#include "bench.h"
 
 static prefopt_policy *make_policy(prefopt_context *context, const char *size)
 {
