@@ -92,14 +92,35 @@ static inline prefopt_context *counting_context(counting_allocator *allocator)
     return context;
 }
 
-/* Defines main() for a program whose tests are the given array of const TTest *. */
-#define TEST_MAIN(suite_name, ...)                                                                 \
+/* Makes the call fail for want of memory at its first allocation, its second ... until it succeeds:
+ * `failures` becomes how often. A failure is PREFOPT_ERR_MEMORY and gives back what it took; then
+ * `unchanged` must hold. */
+#define FAIL_AT_EACH(allocator, failures, call, unchanged)                                         \
+    do {                                                                                           \
+        int64_t live_ = (allocator)->live;                                                         \
+        for (failures = 0;; failures++) {                                                          \
+            (allocator)->calls = 0;                                                                \
+            (allocator)->fail_at = failures + 1;                                                   \
+            int32_t status_ = (call);                                                              \
+            ck_assert_int_eq((allocator)->live, live_);                                            \
+            if (status_ == PREFOPT_OK)                                                             \
+                break;                                                                             \
+            ck_assert_int_eq(status_, PREFOPT_ERR_MEMORY);                                         \
+            ck_assert(unchanged);                                                                  \
+        }                                                                                          \
+        (allocator)->fail_at = 0;                                                                  \
+    } while (0)
+
+/* Defines main() for a program whose tests are the given array of const TTest *, each between
+ * set_up and tear_down. */
+#define TEST_MAIN_IN(set_up, tear_down, suite_name, ...)                                           \
     int main(void)                                                                                 \
     {                                                                                              \
         const TTest *tests_[] = {__VA_ARGS__};                                                     \
         Suite *suite_ = suite_create(suite_name);                                                  \
         TCase *tcase_ = tcase_create(suite_name);                                                  \
         tcase_set_timeout(tcase_, 0);                                                              \
+        tcase_add_checked_fixture(tcase_, set_up, tear_down);                                      \
         for (size_t i_ = 0; i_ < sizeof tests_ / sizeof tests_[0]; i_++)                           \
             tcase_add_test(tcase_, tests_[i_]);                                                    \
         suite_add_tcase(suite_, tcase_);                                                           \
@@ -109,5 +130,8 @@ static inline prefopt_context *counting_context(counting_allocator *allocator)
         srunner_free(runner_);                                                                     \
         return failed_ == 0 ? EXIT_SUCCESS : EXIT_FAILURE;                                         \
     }
+
+/* The same without. */
+#define TEST_MAIN(suite_name, ...) TEST_MAIN_IN(NULL, NULL, suite_name, __VA_ARGS__)
 
 #endif

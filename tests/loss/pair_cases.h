@@ -3,7 +3,7 @@
 #define PAIR_CASES_H
 
 #include "base/pf_base.h"
-#include "tests/pf_test.h"
+#include "pf_test.h"
 
 enum { N_VARIANTS = 19, MOST = 600 };
 

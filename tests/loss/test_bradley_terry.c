@@ -1,6 +1,6 @@
 /* Bradley-Terry: values, ties under Davidson and Rao-Kupper, gradients (also of the tie parameter)
  * against central differences, corners and refusals. */
-#include "tests/loss/pair_cases.h"
+#include "pair_cases.h"
 
 static prefopt_bt_options bt(int32_t tie_model, double log_tie, double centre)
 {

@@ -1,6 +1,6 @@
 /* The DPO family: every variant against typed-in values, against the table's formula in long
  * double, and its gradients against central differences. */
-#include "tests/loss/pair_cases.h"
+#include "pair_cases.h"
 
 /* One pair: chosen -12.5, rejected -14, references -13 and -12.75, lengths 5 and 7, defaults (EXO
  * and ROBUST: eps 0.1). Computed with 30 digits. */

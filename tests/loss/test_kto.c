@@ -1,6 +1,6 @@
 /* KTO: values, gradients against central differences, corners, refusals. */
 #include "base/pf_base.h"
-#include "tests/pf_test.h"
+#include "pf_test.h"
 
 enum { N = 300 };
 typedef struct {

@@ -3,7 +3,7 @@
 #include <float.h>
 
 #include "base/pf_base.h"
-#include "tests/pf_test.h"
+#include "pf_test.h"
 
 enum { RANKINGS = 60, ITEMS = 400 };
 typedef struct {

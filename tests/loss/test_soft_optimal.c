@@ -1,6 +1,6 @@
 /* The soft-optimal policy: closed form, that it maximises J, limits, refusals. */
 #include "base/pf_base.h"
-#include "tests/pf_test.h"
+#include "pf_test.h"
 
 enum { N = 12 };
 

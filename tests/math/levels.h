@@ -4,7 +4,7 @@
 #ifndef PF_TEST_LEVELS_H
 #define PF_TEST_LEVELS_H
 
-#include "tests/pf_test.h"
+#include "pf_test.h"
 
 #include "math/pf_lanes.h"
 

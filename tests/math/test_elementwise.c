@@ -1,5 +1,5 @@
 /* Sums over rows and columns, rotary positions, and all bits of the two half-precision formats. */
-#include "tests/math/levels.h"
+#include "levels.h"
 
 #include "math/pf_ops.h"
 

@@ -1,6 +1,6 @@
 /* GELU against erfc and tanh in double: every float on a fine grid, the left tail down to
  * underflow, infinities and NaN; the derivative by central differences of the reference. */
-#include "tests/math/levels.h"
+#include "levels.h"
 
 #include <float.h>
 

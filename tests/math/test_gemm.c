@@ -4,7 +4,7 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
-#include "tests/pf_test.h"
+#include "pf_test.h"
 
 #include "math/pf_gemm.h"
 

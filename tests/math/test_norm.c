@@ -1,6 +1,6 @@
 /* Layer norm against plain double, its gradients against central differences of that, constant and
  * far-off rows, and bits that do not depend on the cut. */
-#include "tests/math/levels.h"
+#include "levels.h"
 
 #include "math/pf_ops.h"
 

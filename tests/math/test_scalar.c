@@ -2,7 +2,7 @@
 #include <float.h>
 
 #include "math/pf_math.h"
-#include "tests/pf_test.h"
+#include "pf_test.h"
 
 /* Distance in units in the last place of the expected double (subnormals: in the smallest one). */
 static double ulps(double got, long double expected)

@@ -1,5 +1,5 @@
 /* The attention of short rows against plain double, forward and backward. */
-#include "tests/math/levels.h"
+#include "levels.h"
 
 #include "math/pf_short_attention.h"
 

@@ -1,5 +1,5 @@
 /* The thin products against plain double, and an element's bits computed alone. */
-#include "tests/math/levels.h"
+#include "levels.h"
 
 #include "math/pf_ops.h"
 

@@ -1,6 +1,6 @@
 /* Causal softmax, forward, again and backward, against plain double: live columns, huge, equal,
  * infinite and NaN scores, and bits that do not depend on the cut. */
-#include "tests/math/levels.h"
+#include "levels.h"
 
 #include "math/pf_ops.h"
 

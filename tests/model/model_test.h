@@ -111,6 +111,15 @@ static inline void check_policy_gradient(prefopt_policy *policy, const prefopt_s
     free(minus);
 }
 
+/* A transformer's parameters in double. */
+static inline double *as_double(const prefopt_parameters *p)
+{
+    double *theta = malloc((size_t)p->n * sizeof *theta);
+    for (int64_t i = 0; i < p->n; i++)
+        theta[i] = ((const float *)p->value)[i];
+    return theta;
+}
+
 static inline void randomise(prefopt_policy *policy, uint64_t seed, double scale)
 {
     prefopt_parameters p = {.struct_size = sizeof p};

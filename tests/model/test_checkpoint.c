@@ -468,20 +468,5 @@ START_TEST(test_outside)
 }
 END_TEST
 
-int main(void)
-{
-    const TTest *tests[] = {test_dtypes, test_tensors, test_huge,   test_tied,   test_not_finite,
-                            test_shards, test_files,   test_memory, test_outside};
-    Suite *suite = suite_create("checkpoint");
-    TCase *tcase = tcase_create("checkpoint");
-    tcase_set_timeout(tcase, 0);
-    tcase_add_checked_fixture(tcase, setup, teardown);
-    for (size_t i = 0; i < sizeof tests / sizeof tests[0]; i++)
-        tcase_add_test(tcase, tests[i]);
-    suite_add_tcase(suite, tcase);
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_ENV);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed == 0 ? EXIT_SUCCESS : EXIT_FAILURE;
-}
+TEST_MAIN_IN(setup, teardown, "checkpoint", test_dtypes, test_tensors, test_huge, test_tied,
+             test_not_finite, test_shards, test_files, test_memory, test_outside)

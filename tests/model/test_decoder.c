@@ -1,8 +1,8 @@
 /* The decoder against a plain forward pass in double precision, and against itself: branching, rows
  * that leave, any batch, any number of threads. */
 #include "model/pf_decoder.h"
-#include "tests/model/model_test.h"
-#include "tests/model/neox_double.h"
+#include "model_test.h"
+#include "neox_double.h"
 
 static prefopt_transformer_config small_config(void)
 {

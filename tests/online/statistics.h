@@ -2,7 +2,7 @@
 #ifndef PF_TEST_STATISTICS_H
 #define PF_TEST_STATISTICS_H
 
-#include "tests/pf_test.h"
+#include "pf_test.h"
 
 /* The value that a chi-square number with df degrees of freedom exceeds once in a million (Wilson
  * and Hilferty's approximation). */

@@ -1,6 +1,6 @@
 /* Best of n: against all n-tuples, against long double, and against its bound. */
 #include "base/pf_base.h"
-#include "tests/pf_test.h"
+#include "pf_test.h"
 
 /* n draws one after the other; the first among those of the highest score wins. */
 static void all_tuples(int64_t n, int64_t k, const double *p, const double *score, double *bon)

@@ -1,6 +1,6 @@
 /* Draws from float logits against the same in double precision over the sorted vocabulary. */
 #include "online/pf_sampler.h"
-#include "tests/online/statistics.h"
+#include "statistics.h"
 
 /* One row's distribution, made by the plainest means. */
 static pf_distributions distribution(int64_t vocab, const float *logits, double temperature)

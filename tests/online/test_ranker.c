@@ -1,7 +1,6 @@
 /* The ranker: which pairs each rule makes, ties, floors, labels, and what a pair remembers. */
-#include "online/pf_online.h"
 #include "pf_config.h"
-#include "tests/online/statistics.h"
+#include "statistics.h"
 
 /* ---- a reward that reads the score from a table by the completion's only token */
 

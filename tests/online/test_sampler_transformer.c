@@ -1,7 +1,6 @@
 /* The sampler over a transformer's decoder. */
 #include "model/pf_model.h"
-#include "online/pf_online.h"
-#include "tests/pf_test.h"
+#include "pf_test.h"
 
 enum { VOCAB = 700, POSITIONS = 60, PROMPTS = 5 };
 

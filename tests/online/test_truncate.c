@@ -1,6 +1,6 @@
 /* Next-token distributions against a plain implementation, and draws from them. */
 #include "online/pf_online.h"
-#include "tests/online/statistics.h"
+#include "statistics.h"
 
 enum { MOST = 64 };
 

@@ -460,20 +460,10 @@ START_TEST(allocator_failures)
     prefopt_comparisons data = view(&t, 7);
     double removed[MAX_ROWS] = {99};
     prefopt_fragility f = {.struct_size = sizeof f, .n_removed = 99};
-    int64_t live = a.live, failures = 0;
-    for (;; failures++) {
-        a.calls = 0;
-        a.fail_at = failures + 1;
-        int32_t status = prefopt_report_fragility(&f, removed, context, &data, NULL, 0.02);
-        ck_assert_int_eq(a.live, live);
-        if (status == PREFOPT_OK)
-            break;
-        ck_assert_int_eq(status, PREFOPT_ERR_MEMORY);
-        ck_assert_double_eq(f.n_removed, 99);
-        ck_assert_double_eq(removed[0], 99);
-    }
+    int64_t failures;
+    FAIL_AT_EACH(&a, failures, prefopt_report_fragility(&f, removed, context, &data, NULL, 0.02),
+                 f.n_removed == 99 && removed[0] == 99);
     ck_assert_int_gt(failures, 30);
-    a.fail_at = 0;
     prefopt_context_destroy(context);
 }
 END_TEST

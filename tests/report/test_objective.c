@@ -196,20 +196,11 @@ START_TEST(allocator_failures)
     prefopt_context *context = counting_context(&a);
     world w = world_create(context);
     prefopt_objective o = {.struct_size = sizeof o, .j = 99};
-    int64_t live = a.live, failures = 0;
-    for (;; failures++) {
-        a.calls = 0;
-        a.fail_at = failures + 1;
-        int32_t status =
-            prefopt_report_objective(&o, w.policy, w.reference, w.reward, w.prompts, 1);
-        ck_assert_int_eq(a.live, live);
-        if (status == PREFOPT_OK)
-            break;
-        ck_assert_int_eq(status, PREFOPT_ERR_MEMORY);
-        ck_assert_double_eq(o.j, 99);
-    }
+    int64_t failures;
+    FAIL_AT_EACH(&a, failures,
+                 prefopt_report_objective(&o, w.policy, w.reference, w.reward, w.prompts, 1),
+                 o.j == 99);
     ck_assert_int_gt(failures, 10);
-    a.fail_at = 0;
     world_destroy(&w);
     prefopt_context_destroy(context);
 }

@@ -169,19 +169,10 @@ START_TEST(allocator_failures)
     world w = world_create(context);
     prefopt_dataset *pairs = world_pairs(&w);
     prefopt_preference_fit f = {.struct_size = sizeof f, .accuracy = 99};
-    int64_t live = a.live, failures = 0;
-    for (;; failures++) {
-        a.calls = 0;
-        a.fail_at = failures + 1;
-        int32_t status = prefopt_report_preference_fit(&f, w.reward, pairs);
-        ck_assert_int_eq(a.live, live);
-        if (status == PREFOPT_OK)
-            break;
-        ck_assert_int_eq(status, PREFOPT_ERR_MEMORY);
-        ck_assert_double_eq(f.accuracy, 99);
-    }
+    int64_t failures;
+    FAIL_AT_EACH(&a, failures, prefopt_report_preference_fit(&f, w.reward, pairs),
+                 f.accuracy == 99);
     ck_assert_int_ge(failures, 1);
-    a.fail_at = 0;
     prefopt_dataset_destroy(pairs);
     world_destroy(&w);
     prefopt_context_destroy(context);
