@@ -24,8 +24,8 @@ typedef struct {
 
 typedef struct pf_sampler pf_sampler;
 
-/* What a wave is: n_rows rows from first_row on, and of the completions of each the ones from
- * first_completion on, n_completions at a time. */
+/* Where the next token's distributions come from. A wave is n_rows rows from first_row on; of the
+ * completions of each, some go together. */
 typedef struct {
     /* Chooses the wave's rows (at least 1, at most `left`) and how many completions of each go
      * together, and the most branches that a call may have. */
