@@ -1,24 +1,7 @@
 /* Reference log-probabilities stored with a dataset: their keys fit one reference and one row. */
 #include "data/pf_dataset.h"
-#include "model/model_test.h"
 #include "model/pf_reference.h"
-
-static prefopt_policy *small_policy(prefopt_context *context, uint64_t seed)
-{
-    prefopt_transformer_config c;
-    OK(prefopt_transformer_config_init(&c, sizeof c));
-    c.vocab = 12;
-    c.n_layers = 1;
-    c.width = 16;
-    c.n_heads = 2;
-    c.ff_width = 24;
-    c.max_positions = 12;
-    c.rotary_fraction = 0.5;
-    c.init_scale = 0.1;
-    prefopt_policy *policy = NULL;
-    OK(prefopt_policy_create_transformer(&policy, context, &c, seed));
-    return policy;
-}
+#include "small_transformer.h"
 
 static prefopt_reference *small_reference(prefopt_context *context, uint64_t seed)
 {

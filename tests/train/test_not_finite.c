@@ -1,21 +1,15 @@
 /* NaN and infinity while a transformer is trained: the step and the row are named, and model,
  * optimiser and best parameters are as before the step. */
+#include "small_transformer.h"
 #include "train/pf_evaluation.h"
 #include "train_test.h"
 
 enum { PAIRS = 6, VOCAB = 16, BAD_ROW = 4, BAD_TOKEN = 9, HELD_OUT_TOKEN = 10 };
 
-static prefopt_policy *small_policy(prefopt_context *context)
+static prefopt_policy *wide_policy(prefopt_context *context)
 {
-    prefopt_transformer_config c;
-    OK(prefopt_transformer_config_init(&c, sizeof c));
+    prefopt_transformer_config c = small_config();
     c.vocab = VOCAB;
-    c.n_layers = 1;
-    c.width = 16;
-    c.n_heads = 2;
-    c.ff_width = 24;
-    c.max_positions = 12;
-    c.rotary_fraction = 0.5;
     c.init_scale = 0.3;
     prefopt_policy *policy = NULL;
     OK(prefopt_policy_create_transformer(&policy, context, &c, 5));
@@ -58,7 +52,7 @@ static setting setting_new(bool rewards, int64_t byte_budget)
     if (byte_budget > 0)
         c.byte_budget = byte_budget;
     OK(prefopt_context_create(&s.context, &c));
-    s.policy = small_policy(s.context);
+    s.policy = wide_policy(s.context);
     s.pairs = small_pairs(s.context, false);
     s.held_out = small_pairs(s.context, true);
     OK(prefopt_reference_freeze(&s.reference, s.policy));

@@ -3,24 +3,8 @@
 #define _GNU_SOURCE
 #include <unistd.h>
 
+#include "small_transformer.h"
 #include "train_test.h"
-
-static prefopt_policy *small_policy(prefopt_context *context, uint64_t seed)
-{
-    prefopt_transformer_config c;
-    OK(prefopt_transformer_config_init(&c, sizeof c));
-    c.vocab = 12;
-    c.n_layers = 1;
-    c.width = 16;
-    c.n_heads = 2;
-    c.ff_width = 24;
-    c.max_positions = 12;
-    c.rotary_fraction = 0.5;
-    c.init_scale = 0.1;
-    prefopt_policy *policy = NULL;
-    OK(prefopt_policy_create_transformer(&policy, context, &c, seed));
-    return policy;
-}
 
 static prefopt_dataset *small_pairs(prefopt_context *context, int32_t first, int32_t n)
 {

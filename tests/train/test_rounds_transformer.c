@@ -1,6 +1,7 @@
 /* Rounds on a transformer: completions that end or do not, the penalty, the same bits for any
  * number of threads, steps within a byte budget. */
 #include "rounds_test.h"
+#include "small_transformer.h"
 
 enum { EOS = 2, PROMPTS = 6, MOST = 6000 };
 
@@ -41,17 +42,9 @@ static int32_t penalised_scores(void *payload, const prefopt_sequences *in, doub
 static setting setting_new(prefopt_context *context)
 {
     setting s = {0};
-    prefopt_transformer_config c;
+    prefopt_transformer_config c = small_config();
     prefopt_reward_callbacks callbacks = {.struct_size = sizeof callbacks, .scores = even_scores};
-    OK(prefopt_transformer_config_init(&c, sizeof c));
     c.eos = EOS;
-    c.vocab = 12;
-    c.n_layers = 1;
-    c.width = 16;
-    c.n_heads = 2;
-    c.ff_width = 24;
-    c.max_positions = 12;
-    c.rotary_fraction = 0.5;
     c.init_scale = 0.3;
     OK(prefopt_policy_create_transformer(&s.policy, context, &c, 5));
     OK(prefopt_reference_freeze(&s.reference, s.policy));

@@ -1,23 +1,7 @@
 /* Trainers on a transformer: losses fall, and a policy that is frozen between two runs trains on
  * while its snapshot stays. */
+#include "small_transformer.h"
 #include "train_test.h"
-
-static prefopt_policy *small_policy(prefopt_context *context)
-{
-    prefopt_transformer_config c;
-    OK(prefopt_transformer_config_init(&c, sizeof c));
-    c.vocab = 12;
-    c.n_layers = 1;
-    c.width = 16;
-    c.n_heads = 2;
-    c.ff_width = 24;
-    c.max_positions = 12;
-    c.rotary_fraction = 0.5;
-    c.init_scale = 0.1;
-    prefopt_policy *policy = NULL;
-    OK(prefopt_policy_create_transformer(&policy, context, &c, 5));
-    return policy;
-}
 
 static prefopt_dataset *small_pairs(prefopt_context *context)
 {
@@ -44,7 +28,7 @@ static void logps(prefopt_policy *policy, const prefopt_reference *reference,
 START_TEST(test_frozen_between_runs)
 {
     prefopt_context *context = test_context(2);
-    prefopt_policy *policy = small_policy(context), *other = small_policy(context);
+    prefopt_policy *policy = small_policy(context, 5), *other = small_policy(context, 5);
     prefopt_dataset *data = small_pairs(context);
     prefopt_reference *first = NULL, *second = NULL;
     prefopt_trainer *trainer = NULL, *plain = NULL;
@@ -89,7 +73,7 @@ END_TEST
 START_TEST(test_reward_model)
 {
     prefopt_context *context = test_context(2);
-    prefopt_policy *policy = small_policy(context);
+    prefopt_policy *policy = small_policy(context, 5);
     prefopt_dataset *data = small_pairs(context);
     prefopt_reward *reward = NULL;
     prefopt_trainer *trainer = NULL;
