@@ -55,8 +55,8 @@ int64_t pf_first_not_finite(int64_t n, const float *x);
 /* Writes tensors that lie end to end in value [n], as dtype (F32, F16, BF16). save: see
  * PF_SAVE_KEY, or NULL. pass: as pf_file_pass. */
 int32_t pf_safetensors_write(prefopt_context *context, const char *path, const pf_tensor *tensors,
-                             int64_t n_tensors, const float *value, int32_t dtype,
-                             const char *save, bool pass);
+                             int64_t n_tensors, const float *value, int32_t dtype, const char *save,
+                             bool pass);
 /* NUMERIC names the first value that is not finite or not finite as dtype. */
 int32_t pf_safetensors_check(prefopt_context *context, const pf_tensor *tensors, int64_t n_tensors,
                              const float *value, int32_t dtype);

@@ -11,23 +11,6 @@ static inline void new_base(void) { new_folder(base); }
 
 static inline void remove_base(void) { remove_all(base); }
 
-/* What main() returns: each test in a folder of its own. */
-static inline int saved_test_run(const char *name, const TTest *const *tests, size_t n_tests)
-{
-    Suite *suite = suite_create(name);
-    TCase *group = tcase_create(name);
-    tcase_set_timeout(group, 0);
-    tcase_add_checked_fixture(group, new_base, remove_base);
-    for (size_t i = 0; i < n_tests; i++)
-        tcase_add_test(group, tests[i]);
-    suite_add_tcase(suite, group);
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_ENV);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed == 0 ? EXIT_SUCCESS : EXIT_FAILURE;
-}
-
 /* A trainer that has taken some steps, and all its bytes, by a save. */
 typedef struct {
     prefopt_context *context;

@@ -418,13 +418,14 @@ START_TEST(test_pruned_without_room)
 }
 END_TEST
 
-int main(void)
+/* Memory that is filled at each malloc (MALLOC_PERTURB_) would make the start of a process, where
+ * no step is killed, most of its time. */
+static void set_up(void)
 {
-    /* Memory that is filled at each malloc (MALLOC_PERTURB_) would make the start of a process,
-     * where no step is killed, most of its time. Each test is a fork of this process. */
     mallopt(M_PERTURB, 0);
-    const TTest *const tests[] = {
-        test_dpo_killed,        test_reward_killed, test_online_killed,      test_rounds_killed,
-        test_every_system_call, test_disk_full,     test_pruned_without_room};
-    return saved_test_run("trainer_killed", tests, sizeof tests / sizeof *tests);
+    new_base();
 }
+
+TEST_MAIN_IN(set_up, remove_base, "trainer_killed", test_dpo_killed, test_reward_killed,
+             test_online_killed, test_rounds_killed, test_every_system_call, test_disk_full,
+             test_pruned_without_room)

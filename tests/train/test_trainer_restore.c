@@ -300,9 +300,5 @@ START_TEST(test_damaged_model)
 }
 END_TEST
 
-int main(void)
-{
-    const TTest *const tests[] = {test_other_runs, test_other_judges, test_damaged,
-                                  test_damaged_model};
-    return saved_test_run("trainer_restore", tests, sizeof tests / sizeof *tests);
-}
+TEST_MAIN_IN(new_base, remove_base, "trainer_restore", test_other_runs, test_other_judges,
+             test_damaged, test_damaged_model)

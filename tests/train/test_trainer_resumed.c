@@ -255,9 +255,5 @@ START_TEST(test_evaluation)
 }
 END_TEST
 
-int main(void)
-{
-    const TTest *const tests[] = {test_every_objective, test_language_model, test_reward_model,
-                                  test_evaluation};
-    return saved_test_run("trainer_resumed", tests, sizeof tests / sizeof *tests);
-}
+TEST_MAIN_IN(new_base, remove_base, "trainer_resumed", test_every_objective, test_language_model,
+             test_reward_model, test_evaluation)

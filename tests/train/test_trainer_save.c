@@ -383,10 +383,6 @@ START_TEST(test_no_memory)
 }
 END_TEST
 
-int main(void)
-{
-    const TTest *const tests[] = {test_pruning,     test_same_again,    test_links_and_files,
-                                  test_large_steps, test_two_processes, test_latest,
-                                  test_arguments,   test_no_memory};
-    return saved_test_run("trainer_save", tests, sizeof tests / sizeof *tests);
-}
+TEST_MAIN_IN(new_base, remove_base, "trainer_save", test_pruning, test_same_again,
+             test_links_and_files, test_large_steps, test_two_processes, test_latest,
+             test_arguments, test_no_memory)
