@@ -9,51 +9,24 @@
 #define _GNU_SOURCE
 #include <fcntl.h>
 #include <stdbool.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 #include <sys/stat.h>
-#include <time.h>
 #include <unistd.h>
 
-#include "prefopt/prefopt.h"
+#include "bench.h"
 
 enum { MOST = 99, PART = 8 << 20, BEHIND = 8 * PART };
 enum { WRITE, WRITE_PASSING, WRITE_AND_REMOVE, SAVE, SAVE_AND_PRUNE, N_KINDS };
 static const char *const kinds[N_KINDS] = {"write", "write_passing", "write_and_remove", "save",
                                            "save_and_prune"};
 
-static double seconds(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
-
-static void must(int32_t status)
-{
-    if (status != PREFOPT_OK) {
-        fprintf(stderr, "%s: %s\n", prefopt_status_name(status), prefopt_last_error());
-        exit(1);
-    }
-}
-
-static void must_do(int good, const char *what)
-{
-    if (!good) {
-        perror(what);
-        exit(1);
-    }
-}
-
 /* n bytes from memory to disk. passing: all but the last 64 MiB leave the cache meanwhile. */
 static void plain_write(const char *path, const char *bytes, int64_t n, bool passing)
 {
     int file = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
-    must_do(file >= 0, path);
+    must(file >= 0, path);
     for (int64_t at = 0; at < n;) {
         ssize_t put = write(file, bytes + at, (size_t)(passing && n - at > PART ? PART : n - at));
-        must_do(put > 0, path);
+        must(put > 0, path);
         if (passing)
             sync_file_range(file, at, put, SYNC_FILE_RANGE_WRITE);
         at += put;
@@ -64,7 +37,7 @@ static void plain_write(const char *path, const char *bytes, int64_t n, bool pas
             posix_fadvise(file, at - BEHIND - PART, PART, POSIX_FADV_DONTNEED);
         }
     }
-    must_do(fsync(file) == 0 && close(file) == 0, path);
+    must(fsync(file) == 0 && close(file) == 0, path);
 }
 
 static int64_t size_of(const char *folder, const char *name)
@@ -72,20 +45,8 @@ static int64_t size_of(const char *folder, const char *name)
     char path[4400];
     struct stat info;
     snprintf(path, sizeof path, "%s/%s", folder, name);
-    must_do(stat(path, &info) == 0, path);
+    must(stat(path, &info) == 0, path);
     return info.st_size;
-}
-
-static int compare(const void *a, const void *b)
-{
-    double x = *(const double *)a, y = *(const double *)b;
-    return (x > y) - (x < y);
-}
-
-static double median(double *x, int n)
-{
-    qsort(x, (size_t)n, sizeof *x, compare);
-    return n % 2 == 1 ? x[n / 2] : (x[n / 2 - 1] + x[n / 2]) / 2;
 }
 
 static prefopt_trainer *make_trainer(prefopt_context *context, prefopt_policy **policy)
@@ -93,14 +54,14 @@ static prefopt_trainer *make_trainer(prefopt_context *context, prefopt_policy **
     prefopt_dataset *data;
     prefopt_reference *reference;
     prefopt_trainer *trainer;
-    must(prefopt_policy_create_transformer(policy, context, NULL, 1));
-    must(prefopt_dataset_create(&data, context));
+    need(prefopt_policy_create_transformer(policy, context, NULL, 1));
+    need(prefopt_dataset_create(&data, context));
     for (int32_t i = 0; i < 2; i++) {
         int32_t prompt[] = {1, 2, 3}, chosen[] = {4 + i, 5}, rejected[] = {6, 7};
-        must(prefopt_dataset_append_pair(data, prompt, 3, chosen, 2, rejected, 2, 1, 1, 0));
+        need(prefopt_dataset_append_pair(data, prompt, 3, chosen, 2, rejected, 2, 1, 1, 0));
     }
-    must(prefopt_reference_freeze(&reference, *policy));
-    must(prefopt_trainer_create_dpo(&trainer, *policy, reference, data, NULL, NULL));
+    need(prefopt_reference_freeze(&reference, *policy));
+    need(prefopt_trainer_create_dpo(&trainer, *policy, reference, data, NULL, NULL));
     prefopt_reference_destroy(reference);
     prefopt_dataset_destroy(data);
     return trainer;
@@ -117,7 +78,7 @@ static void remove_folder(const char *folder)
 {
     char command[4400];
     snprintf(command, sizeof command, "rm -r '%s'", folder);
-    must_do(system(command) == 0, command);
+    must(system(command) == 0, command);
 }
 
 typedef struct {
@@ -142,16 +103,16 @@ static void remove_plain(const work *w, const char *name)
     char path[4200];
     for (int k = 0; k < 2; k++) {
         snprintf(path, sizeof path, "%s/%s.%d", w->base, name, k);
-        must_do(unlink(path) == 0, path);
+        must(unlink(path) == 0, path);
     }
 }
 
 static void save(const work *w, int64_t keep)
 {
     prefopt_save_options options;
-    must(prefopt_save_options_init(&options, sizeof options));
+    need(prefopt_save_options_init(&options, sizeof options));
     options.keep = keep;
-    must(prefopt_trainer_save(w->trainer, w->base, &options));
+    need(prefopt_trainer_save(w->trainer, w->base, &options));
 }
 
 /* Whatever is timed, as many bytes were written in the same way and lie there: the older ones,
@@ -161,32 +122,32 @@ static double timed(const work *w, int kind, double *restore)
     char folder[4200];
     bool saves = kind == SAVE || kind == SAVE_AND_PRUNE;
     if (saves) {
-        must(prefopt_trainer_run(w->trainer, 1, NULL));
+        need(prefopt_trainer_run(w->trainer, 1, NULL));
         save(w, 0);
-        must(prefopt_trainer_run(w->trainer, 1, NULL));
+        need(prefopt_trainer_run(w->trainer, 1, NULL));
     } else {
         plain_files(w, "old", kind == WRITE_PASSING);
     }
     rest();
-    double start = seconds();
+    double start = now();
     if (saves)
         save(w, kind == SAVE_AND_PRUNE);
     else
         plain_files(w, "new", kind == WRITE_PASSING);
     if (kind == WRITE_AND_REMOVE)
         remove_plain(w, "old");
-    double took = seconds() - start;
+    double took = now() - start;
     if (!saves) {
         remove_plain(w, "new");
         if (kind != WRITE_AND_REMOVE)
             remove_plain(w, "old");
         return took;
     }
-    start = seconds();
-    must(prefopt_trainer_restore(w->trainer, w->base));
-    *restore = seconds() - start;
+    start = now();
+    need(prefopt_trainer_restore(w->trainer, w->base));
+    *restore = now() - start;
     for (int64_t step = 0, n = kind == SAVE ? 2 : 1; n > 0; n--) {
-        must(prefopt_checkpoint_latest(w->base, &step, folder, sizeof folder, NULL));
+        need(prefopt_checkpoint_latest(w->base, &step, folder, sizeof folder, NULL));
         remove_folder(folder);
     }
     return took;
@@ -194,7 +155,7 @@ static double timed(const work *w, int kind, double *restore)
 
 static void show(const char *name, double *x, int n)
 {
-    printf("trainer_save.%s %.4g s\n", name, median(x, n));
+    printf("trainer_save.%s %.4g s\n", name, median(n, x));
     printf("trainer_save.%s_least %.4g s\n", name, x[0]);
 }
 
@@ -204,23 +165,23 @@ static void show_ratio(double took[N_KINDS][MOST], int a, int b, int n)
     double ratio[MOST];
     for (int i = 0; i < n; i++)
         ratio[i] = took[a][i] / took[b][i];
-    printf("trainer_save.%s_over_%s %.3f times\n", kinds[a], kinds[b], median(ratio, n));
+    printf("trainer_save.%s_over_%s %.3f times\n", kinds[a], kinds[b], median(n, ratio));
 }
 
 static void begin(work *w, prefopt_context *context, prefopt_policy **policy, const char *where)
 {
     char folder[4200];
     snprintf(w->base, sizeof w->base, "%s/prefopt-bench-XXXXXX", where);
-    must_do(mkdtemp(w->base) != NULL, w->base);
+    must(mkdtemp(w->base) != NULL, w->base);
     w->trainer = make_trainer(context, policy);
-    must(prefopt_trainer_run(w->trainer, 1, NULL));
+    need(prefopt_trainer_run(w->trainer, 1, NULL));
     save(w, 0);
     snprintf(folder, sizeof folder, "%s/step-000000001", w->base);
     w->n[0] = size_of(folder, "model.safetensors");
     w->n[1] = size_of(folder, "optimiser.safetensors");
     int64_t most = w->n[0] > w->n[1] ? w->n[0] : w->n[1];
     w->bytes = malloc((size_t)most);
-    must_do(w->bytes != NULL, "malloc");
+    must(w->bytes != NULL, "malloc");
     memset(w->bytes, 7, (size_t)most);
     remove_folder(folder);
 }
@@ -229,11 +190,11 @@ int main(int argc, char **argv)
 {
     static double took[N_KINDS][MOST], restore[N_KINDS * MOST];
     int repeats = argc > 2 ? atoi(argv[2]) : 5, n_restores = 0;
-    must_do(repeats >= 1 && repeats <= MOST, "repeats");
+    must(repeats >= 1 && repeats <= MOST, "repeats");
     work w;
     prefopt_context *context;
     prefopt_policy *policy;
-    must(prefopt_context_create(&context, NULL));
+    need(prefopt_context_create(&context, NULL));
     begin(&w, context, &policy, argc > 1 ? argv[1] : ".");
     for (int i = 0; i < repeats; i++)
         for (int turn = 0; turn < N_KINDS; turn++) { /* each kind in each place */
