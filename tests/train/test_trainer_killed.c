@@ -226,10 +226,10 @@ static void kill_at_random(begin_fn *begin, int kills)
 START_TEST(test_dpo_killed) { kill_at_random(begin_dpo, 20); }
 END_TEST
 
-START_TEST(test_reward_killed) { kill_at_random(begin_reward, 6); }
+START_TEST(test_reward_killed) { kill_at_random(begin_reward, 8); }
 END_TEST
 
-START_TEST(test_online_killed) { kill_at_random(begin_online, 6); }
+START_TEST(test_online_killed) { kill_at_random(begin_online, 8); }
 END_TEST
 
 START_TEST(test_rounds_killed) { kill_at_random(begin_rounds, 8); }
