@@ -116,7 +116,8 @@ int32_t pf_checkpoint_write(const pf_shape *shape, const char *folder, const flo
                             int32_t dtype);
 
 /* The same files into a folder that is there and that nobody else sees yet, in float32 and on disk
- * when it returns, and little of them in the cache (pf_file_pass). IO, NUMERIC, UNSUPPORTED, MEMORY. */
+ * when it returns, and little of them in the cache (pf_file_pass). IO, NUMERIC, UNSUPPORTED,
+ * MEMORY. */
 int32_t pf_checkpoint_put(const pf_shape *shape, const char *folder, const float *value);
 
 #endif
