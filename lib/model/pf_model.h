@@ -78,6 +78,9 @@ typedef struct pf_policy_extras {
     int32_t (*hash)(void *payload, uint64_t *out);
     /* There where decoder is: it may be kept for the next who asks. */
     void (*decoder_done)(void *payload, pf_decoder *decoder);
+    /* on: until it is off again, nothing is kept for a backward pass. Not at once with other calls.
+     */
+    void (*glance)(void *payload, bool on);
 } pf_policy_extras;
 
 struct prefopt_policy {

@@ -189,6 +189,7 @@ typedef struct {
     pf_weights *weights;
     float *grad; /* NULL: never asked for */
     bool recompute;
+    bool glances;                         /* nobody will ask for the way back */
     pf_transitions *transitions;          /* NULL: every token may follow */
     _Atomic(pf_workspace *) workspace;    /* NULL: in use, or none yet */
     _Atomic(struct pf_decoder *) decoder; /* likewise; a small one */
@@ -205,6 +206,7 @@ int32_t pf_transformer_updated(pf_transformer *model);
 /* For the extras of policy and reward (pf_model.h). */
 void pf_transformer_values(void *payload, pf_values *out);
 int32_t pf_transformer_hash(void *payload, uint64_t *out);
+void pf_transformer_glance(void *payload, bool on);
 
 int32_t pf_transformer_set_recompute(pf_transformer *model, int32_t recompute);
 /* Retains transitions (NULL: none) in place of those before. */

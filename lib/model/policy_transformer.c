@@ -148,6 +148,7 @@ static void transformer_decoder_done(void *payload, pf_decoder *decoder)
 }
 
 static const pf_policy_extras extras = {.keeps = transformer_keeps,
+                                        .glance = pf_transformer_glance,
                                         .decoder = transformer_decoder,
                                         .weights = pf_transformer_values,
                                         .hash = pf_transformer_hash,

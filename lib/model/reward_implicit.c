@@ -65,6 +65,13 @@ static int64_t implicit_keeps(void *payload, const prefopt_sequences *in)
     return pf_policy_keeps(((implicit *)payload)->policy, in);
 }
 
+static void implicit_glance(void *payload, bool on)
+{
+    const prefopt_policy *policy = ((implicit *)payload)->policy;
+    if (policy->extras->glance != NULL)
+        policy->extras->glance(policy->payload, on);
+}
+
 static void implicit_weights(void *payload, pf_values *out)
 {
     const prefopt_policy *policy = ((implicit *)payload)->policy;
@@ -85,6 +92,7 @@ static int32_t implicit_hash(void *payload, uint64_t *out)
 
 /* Of a policy that can say how much it keeps, and of any other. */
 static const pf_policy_extras keeping = {.keeps = implicit_keeps,
+                                         .glance = implicit_glance,
                                          .weights = implicit_weights,
                                          .hash = implicit_hash},
                               plain = {.hash = implicit_hash};

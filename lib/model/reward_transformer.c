@@ -83,8 +83,10 @@ static const prefopt_reward_callbacks callbacks = {
     .updated = transformer_updated,
 };
 
-static const pf_policy_extras extras = {
-    .keeps = transformer_keeps, .weights = pf_transformer_values, .hash = pf_transformer_hash};
+static const pf_policy_extras extras = {.keeps = transformer_keeps,
+                                        .glance = pf_transformer_glance,
+                                        .weights = pf_transformer_values,
+                                        .hash = pf_transformer_hash};
 
 int32_t pf_reward_transformer_wrap(prefopt_reward **out, pf_transformer *model)
 {

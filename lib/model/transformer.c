@@ -184,6 +184,8 @@ void pf_transformer_values(void *payload, pf_values *out)
                        .transitions = model->transitions};
 }
 
+void pf_transformer_glance(void *payload, bool on) { ((pf_transformer *)payload)->glances = on; }
+
 /* What recomputing and init_scale are has no part in what the model answers. */
 int32_t pf_transformer_hash(void *payload, uint64_t *out)
 {

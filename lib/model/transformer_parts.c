@@ -147,8 +147,8 @@ static int32_t forward_in_parts(pf_transformer *model, pf_workspace *w, const pf
                                 const prefopt_sequences *in, const pf_prompts *prompts, void *out)
 {
     /* Only who trains will ask for the way back. */
-    bool keep =
-        model->grad != NULL && prompts->n > 0 && part_end(model, prompts, 0, true) == prompts->n;
+    bool keep = model->grad != NULL && !model->glances && prompts->n > 0 &&
+                part_end(model, prompts, 0, true) == prompts->n;
     for (int64_t first = 0, end; first < prompts->n; first = end) {
         end = keep ? prompts->n : part_end(model, prompts, first, false);
         PF_TRY(pass_forward(model, w, prompts, first, end, keep));

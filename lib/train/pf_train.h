@@ -37,6 +37,8 @@ bool pf_trained_has_backward(const pf_trained *model);
 int32_t pf_trained_class(const pf_trained *model); /* pf_score_class */
 /* n scores, of a checked view; on failure the array holds anything. */
 int32_t pf_trained_scores(const pf_trained *model, const prefopt_sequences *in, double *score);
+/* The same where nobody asks for the way back: nothing is kept for it. */
+int32_t pf_trained_glance(const pf_trained *model, const prefopt_sequences *in, double *score);
 /* In parts that the model keeps (pf_trained_keeps), where it keeps less than all. */
 int32_t pf_trained_backward(const pf_trained *model, const prefopt_sequences *in,
                             const double *grad_score);

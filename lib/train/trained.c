@@ -15,6 +15,22 @@ int32_t pf_trained_scores(const pf_trained *model, const prefopt_sequences *in, 
     return pf_reward_scores(model->reward, in, score);
 }
 
+static void glance(const pf_trained *model, bool on)
+{
+    const pf_policy_extras *extras =
+        model->policy != NULL ? model->policy->extras : model->reward->extras;
+    if (extras != NULL && extras->glance != NULL)
+        extras->glance(model->policy != NULL ? model->policy->payload : model->reward->payload, on);
+}
+
+int32_t pf_trained_glance(const pf_trained *model, const prefopt_sequences *in, double *score)
+{
+    glance(model, true);
+    int32_t status = pf_trained_scores(model, in, score);
+    glance(model, false);
+    return status;
+}
+
 static int32_t backward(const pf_trained *model, const prefopt_sequences *in,
                         const double *grad_score)
 {

@@ -170,6 +170,12 @@ int32_t pf_trainer_ready(prefopt_trainer *trainer)
                                                   .grad = &trainer->extra_grad});
 }
 
+static int32_t scores(prefopt_trainer *trainer, const prefopt_sequences *in, double *score)
+{
+    return trainer->only_evaluates ? pf_trained_glance(&trainer->model, in, score)
+                                   : pf_trained_scores(&trainer->model, in, score);
+}
+
 /* At most micro_batch rows at once: of their sequences, which are in order of first appearance,
  * those that are new. */
 static int32_t scores_in_pieces(prefopt_trainer *trainer)
@@ -185,7 +191,7 @@ static int32_t scores_in_pieces(prefopt_trainer *trainer)
                 needs = batch->slot[slot] >= needs ? batch->slot[slot] + 1 : needs;
         }
         prefopt_sequences piece = pf_sequences_part(&batch->sequences, done, needs - done);
-        PF_TRY(pf_trained_scores(&trainer->model, &piece, trainer->score + done));
+        PF_TRY(scores(trainer, &piece, trainer->score + done));
         done = needs;
     }
     return PREFOPT_OK;
@@ -197,7 +203,7 @@ int32_t pf_trainer_scores(prefopt_trainer *trainer)
     int64_t most = trainer->options.micro_batch;
     int32_t status = most > 0 && most < batch->n
                          ? scores_in_pieces(trainer)
-                         : pf_trained_scores(&trainer->model, &batch->sequences, trainer->score);
+                         : scores(trainer, &batch->sequences, trainer->score);
     if (status == PREFOPT_ERR_NUMERIC || status == PREFOPT_ERR_ARGUMENT)
         return pf_trainer_name_scores(trainer, status);
     return status;

@@ -91,4 +91,13 @@ START_TEST(large_held_out_data_stay_within_the_budget)
 }
 END_TEST
 
-TEST_MAIN("evaluation memory", large_held_out_data_stay_within_the_budget)
+/* Nobody asks an evaluation for the way back: with room for all of it nothing is kept either. */
+START_TEST(evaluations_keep_no_activations)
+{
+    int64_t some = height(1500, INT64_C(1) << 32), more = height(3000, INT64_C(1) << 32);
+    ck_assert_int_le(more - some, 1500 * 12 * 32);
+}
+END_TEST
+
+TEST_MAIN("evaluation memory", large_held_out_data_stay_within_the_budget,
+          evaluations_keep_no_activations)
