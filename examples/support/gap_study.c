@@ -15,7 +15,7 @@ enum { MAX_JOBS = 2000, MAX_THREADS = 64 };
 
 /* In the names of jobs. A world that is changed takes another name here: results that stand in a
  * file are of the world that was. */
-static const char *const kind_key[] = {"walk", "one-step", "hidden-shared", "sudoku"};
+static const char *const kind_key[] = {"walk", "one-step", "hidden-shared", "sudoku-cells"};
 static const char *const job_key[] = {"main", "tuned", "pairs", "grid"};
 
 typedef struct {

@@ -1,12 +1,21 @@
 /* The lecture's own example of easy checking: fill in a 4 x 4 grid so that every row, column and
- * box holds 1 to 4. A prompt is the grid, 0 where a cell is blank, then the token 5; a completion
- * is the digits of its blanks in order. Success is the share of the twelve rows, columns and boxes
- * that are right. Demonstrations are solutions in which each digit is wrong now and then. Whole
- * solutions are held out, not only prompts. */
+ * box holds 1 to 4. A token is a digit in a cell, 4 cell + digit - 1. A prompt is the digits that
+ * are given, then the token 64; a completion is the others, cell by cell. Success is the share of
+ * the twelve rows, columns and boxes that are right. Demonstrations are solutions in which each
+ * digit is wrong now and then. Whole solutions are held out, not only prompts. */
 #include "cli.h"
 #include "gap_world.h"
 
-enum { CELLS = 16, BLANKS = 10, GRIDS = 288, TRAIN_GRIDS = 230, PROMPTS = 1000, HELD_OUT = 200 };
+enum {
+    CELLS = 16,
+    BLANKS = 10,
+    GIVEN = CELLS - BLANKS,
+    END = 4 * CELLS,
+    GRIDS = 288,
+    TRAIN_GRIDS = 230,
+    PROMPTS = 1000,
+    HELD_OUT = 200
+};
 static const double wrong_digit = 0.15;
 
 typedef struct {
@@ -36,10 +45,18 @@ static void list_grids(grids *g, int8_t *cell, int at)
     }
 }
 
-static int agrees(const int8_t *grid, const int32_t *prompt)
+/* The digits of a grid in the cells where there is none yet; of a cell named twice, the first. */
+static void fill(int8_t *cell, const int32_t *tokens, int n)
+{
+    for (int i = 0; i < n; i++)
+        if (tokens[i] < END && cell[tokens[i] / 4] == 0)
+            cell[tokens[i] / 4] = (int8_t)(1 + tokens[i] % 4);
+}
+
+static int agrees(const int8_t *grid, const int8_t *given)
 {
     for (int i = 0; i < CELLS; i++)
-        if (prompt[i] != 0 && prompt[i] != grid[i])
+        if (given[i] != 0 && given[i] != grid[i])
             return 0;
     return 1;
 }
@@ -49,24 +66,29 @@ static void demonstrate(const gap_world *w, const int32_t *prompt, int32_t *comp
                         gap_random *random)
 {
     const grids *g = w->state;
+    int8_t given[CELLS] = {0};
     int solution[GRIDS], n = 0, at = 0;
+    fill(given, prompt, GIVEN);
     for (int i = 0; i < TRAIN_GRIDS; i++)
-        if (agrees(g->grid[i], prompt))
+        if (agrees(g->grid[i], given))
             solution[n++] = i;
     const int8_t *grid = g->grid[solution[gap_below(random, n)]];
     for (int i = 0; i < CELLS; i++)
-        if (prompt[i] == 0)
-            completion[at++] =
-                gap_uniform(random) < wrong_digit ? 1 + gap_below(random, 4) : grid[i];
+        if (given[i] == 0) {
+            int wrong = gap_uniform(random) < wrong_digit;
+            completion[at++] = 4 * i + (wrong ? gap_below(random, 4) : grid[i] - 1);
+        }
 }
 
 static double units_right(const gap_world *w, const int32_t *prompt, const int32_t *completion)
 {
-    int seen[12] = {0}, at = 0, right = 0;
+    int8_t cell[CELLS] = {0};
+    int seen[12] = {0}, right = 0;
     (void)w;
+    fill(cell, prompt, GIVEN);
+    fill(cell, completion, BLANKS);
     for (int i = 0; i < CELLS; i++) {
-        int32_t digit = prompt[i] != 0 ? prompt[i] : completion[at++];
-        int bit = digit >= 1 && digit <= 4 ? 1 << digit : 0;
+        int bit = cell[i] != 0 ? 1 << cell[i] : 0;
         seen[i / 4] |= bit;
         seen[4 + i % 4] |= bit;
         seen[8 + i / 8 * 2 + i % 4 / 2] |= bit;
@@ -94,9 +116,9 @@ void sudoku_world_create(gap_world *w, uint64_t seed)
     }
     *w = (gap_world){.kind = WORLD_SUDOKU,
                      .seed = seed,
-                     .prompt_len = CELLS + 1,
+                     .prompt_len = GIVEN + 1,
                      .length = BLANKS,
-                     .vocab = 6,
+                     .vocab = END + 1,
                      .scale = 12,
                      .state = g,
                      .destroy = sudoku_destroy,
@@ -107,15 +129,17 @@ void sudoku_world_create(gap_world *w, uint64_t seed)
         int held = p >= PROMPTS;
         int from = held ? TRAIN_GRIDS + gap_below(&random, GRIDS - TRAIN_GRIDS)
                         : gap_below(&random, TRAIN_GRIDS);
-        int32_t prompt[CELLS + 1];
-        for (int i = 0; i < CELLS; i++)
-            prompt[i] = g->grid[from][i];
+        int32_t prompt[GIVEN + 1];
+        int blank[CELLS] = {0}, at = 0;
         for (int blanks = 0; blanks < BLANKS;) {
             int i = gap_below(&random, CELLS);
-            blanks += prompt[i] != 0;
-            prompt[i] = 0;
+            blanks += !blank[i];
+            blank[i] = 1;
         }
-        prompt[CELLS] = 5;
+        for (int i = 0; i < CELLS; i++)
+            if (!blank[i])
+                prompt[at++] = 4 * i + g->grid[from][i] - 1;
+        prompt[GIVEN] = END;
         gap_world_add_prompt(w, held, prompt);
     }
 }
