@@ -158,6 +158,9 @@ static int go_to_the_end(begin_fn *begin, const char *directory)
     if (step < STEPS &&
         prefopt_trainer_run(s.trainer, STEPS - (step < 0 ? 0 : step), NULL) != PREFOPT_OK)
         return 4;
+    /* Killed while the last save removed an older checkpoint: saving once more ends that. */
+    if (step == STEPS && on_progress(&s, NULL) != 0)
+        return 5;
     prefopt_trainer_destroy(s.trainer);
     prefopt_context_destroy(context);
     return 0;
