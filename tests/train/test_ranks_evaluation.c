@@ -73,7 +73,8 @@ static void evaluated(void *payload, const prefopt_collective *c, setting *s,
     prefopt_parameters p = parameters_of(policy);
     ck_assert_int_le(24 + p.n, MOST);
     memcpy(j->value[rank] + 24, p.value, (size_t)p.n * sizeof(double));
-    j->n_values = 24 + p.n;
+    if (rank == 0)
+        j->n_values = 24 + p.n;
     prefopt_dataset_destroy(held_out);
     prefopt_trainer_destroy(t);
 }
