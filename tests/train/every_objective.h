@@ -275,4 +275,10 @@ static const struct {
                   {make_rounds, "rounds of online dpo", true}};
 enum { N_OBJECTIVES = sizeof objectives / sizeof *objectives };
 
+/* The loss is a mean over rows. */
+static inline bool is_shared(size_t objective)
+{
+    return objectives[objective].make != make_aot && objectives[objective].make != make_prior;
+}
+
 #endif
