@@ -204,9 +204,7 @@ static void put_whole(const gap_models *m, prefopt_policy *policy, const prefopt
         gap_put(out, success, "%s.uncovered_hit", key);
         free(walk_logp);
     }
-    /* The report lists the unseen where it can, and takes a space of three tokens for one it can:
-     * prompts leave one of them. */
-    if (pairs != NULL && m->world.length > 1) {
+    if (pairs != NULL) {
         prefopt_displacement moved = {.struct_size = sizeof moved};
         CALL(prefopt_report_displacement(&moved, pairs, m->reference, policy));
         gap_put(out, moved.chosen, "%s.moved_chosen", key);
