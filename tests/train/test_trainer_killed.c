@@ -2,6 +2,8 @@
 #define _GNU_SOURCE
 #include <errno.h>
 #include <malloc.h>
+#include <stdatomic.h>
+#include <sys/mman.h>
 #include <sys/mount.h>
 #include <sys/statvfs.h>
 #include <time.h>
@@ -17,10 +19,25 @@
  */
 enum { STEPS = 16, EVERY = 2 };
 
+/* What a child tells its parent while it lives: steps done since it started, and when (seconds) the
+ * first and the newest were. */
+typedef struct {
+    _Atomic int64_t steps;
+    double first, newest;
+} heard;
+
 typedef struct {
     const char *directory;
     prefopt_trainer *trainer;
+    heard *heard;
 } saving;
+
+static double seconds(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
 
 static int32_t on_progress(void *payload, const prefopt_progress *progress)
 {
@@ -32,6 +49,10 @@ static int32_t on_progress(void *payload, const prefopt_progress *progress)
         prefopt_trainer_step(s->trainer, &step) != PREFOPT_OK)
         return 1;
     o.keep = 2;
+    s->heard->newest = seconds();
+    if (s->heard->steps == 0)
+        s->heard->first = s->heard->newest;
+    s->heard->steps++;
     return step % EVERY == 0 && prefopt_trainer_save(s->trainer, s->directory, &o) != PREFOPT_OK;
 }
 
@@ -136,10 +157,10 @@ static int32_t begin_rounds(prefopt_trainer **out, prefopt_context *context,
 }
 
 /* From where it stands to the end; in a process of its own. */
-static int go_to_the_end(begin_fn *begin, const char *directory)
+static int go_to_the_end(begin_fn *begin, const char *directory, heard *tell)
 {
     prefopt_context *context = test_context(1);
-    saving s = {.directory = directory};
+    saving s = {.directory = directory, .heard = tell};
     prefopt_train_options o = train_defaults();
     o.batch = 2;
     o.learning_rate = 3e-3;
@@ -166,30 +187,31 @@ static int go_to_the_end(begin_fn *begin, const char *directory)
     return 0;
 }
 
-static double seconds(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
-
-/* Runs it in a child that is killed after so long (< 0: never). True: it was. */
-static bool run_child(begin_fn *begin, const char *directory, double after)
+/* Runs it in a child that is killed so long after so many steps (< 0: never). True: it was. */
+static bool run_child(begin_fn *begin, const char *directory, heard *hears, int64_t steps,
+                      double after)
 {
     int status;
-    pid_t child = fork();
+    hears->steps = 0;
+    pid_t child = fork(), ended = 0;
     ck_assert_int_ge(child, 0);
     if (child == 0) {
-        int failed = go_to_the_end(begin, directory);
+        int failed = go_to_the_end(begin, directory, hears);
         if (failed != 0)
             fprintf(stderr, "child: %d: %s\n", failed, prefopt_last_error());
         _exit(failed);
     }
-    if (after >= 0) {
-        usleep((useconds_t)(after * 1e6));
-        kill(child, SIGKILL);
+    if (steps >= 0) {
+        while (hears->steps < steps && (ended = waitpid(child, &status, WNOHANG)) == 0)
+            usleep(50);
+        if (ended == 0) {
+            usleep((useconds_t)(after * 1e6));
+            kill(child, SIGKILL);
+        }
     }
-    ck_assert_int_eq(waitpid(child, &status, 0), child);
+    if (ended == 0)
+        ended = waitpid(child, &status, 0);
+    ck_assert_int_eq(ended, child);
     if (WIFSIGNALED(status))
         return true;
     ck_assert_int_eq(WEXITSTATUS(status), 0);
@@ -199,16 +221,22 @@ static bool run_child(begin_fn *begin, const char *directory, double after)
 static void kill_at_random(begin_fn *begin, int kills)
 {
     char *whole = strdup(at(base, "whole")), *killed = strdup(at(base, "killed"));
-    double start = seconds(), draw = 0;
-    ck_assert(!run_child(begin, whole, -1));
-    double length = seconds() - start;
+    heard *hears =
+        mmap(NULL, sizeof *hears, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    ck_assert_ptr_ne(hears, MAP_FAILED);
+    double start = seconds(), draw[2] = {0};
+    ck_assert(!run_child(begin, whole, hears, -1, 0));
+    const double opening = hears->first - start;
+    const double cycle = EVERY * (hears->newest - hears->first) / (STEPS - 1);
     int64_t seen[STEPS + 1] = {0}, step, n = 0;
     int places = 0;
-    /* A kill is drawn within the first part of a run, so that one run takes several. */
+    /* A moment is drawn in the opening (one kill in eight) or, after the first to the seventh step,
+     * in the time from one save to the next: most kills leave a run that has gone on. */
     for (int done = 0; done < kills || places <= 2; n++) {
         ck_assert_int_lt(n, 50 * kills);
-        OK(prefopt_random_uniform(3, 0, (uint64_t)n, 1, &draw));
-        if (run_child(begin, killed, 0.7 * draw * length)) {
+        OK(prefopt_random_uniform(3, 0, (uint64_t)(2 * n), 2, draw));
+        const int64_t steps = (int64_t)(8 * draw[0]);
+        if (run_child(begin, killed, hears, steps, draw[1] * (steps == 0 ? opening : cycle))) {
             done++;
             OK(prefopt_checkpoint_latest(killed, &step, NULL, 0, NULL));
             places += seen[step < 0 ? 0 : step]++ == 0;
@@ -217,11 +245,12 @@ static void kill_at_random(begin_fn *begin, int kills)
             remove_all(killed);
         }
     }
-    ck_assert(!run_child(begin, killed, -1));
+    ck_assert(!run_child(begin, killed, hears, -1, 0));
     same_checkpoint(step_folder(whole, STEPS), step_folder(killed, STEPS));
     same_checkpoint(step_folder(whole, STEPS - EVERY), step_folder(killed, STEPS - EVERY));
     /* Nothing is left but the two that stay. */
     ck_assert_int_eq(count_names(killed), 2);
+    munmap(hears, sizeof *hears);
     free(whole);
     free(killed);
 }
