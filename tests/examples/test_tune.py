@@ -185,7 +185,9 @@ class Tune(unittest.TestCase):
             out, err = process.communicate()
         return process.returncode, out.decode(), err.decode()
 
-    def goes_on(self, name, line, steps):
+    LONG = 40  # steps: long after the last kill, so that a busy machine is in time for it
+
+    def goes_on(self, name, line):
         """Killed at three moments and gone on with: the weights and the metrics of a run that never was."""
         whole = [self.folder / f"{name}-whole" if word == self.folder / name else word for word in line]
         self.runs(*whole)
@@ -199,39 +201,39 @@ class Tune(unittest.TestCase):
         mine, other = self.metrics(name), self.metrics(f"{name}-whole")
         mine, other = ([{key: value for key, value in row.items() if not key.startswith("seconds")} for row in rows]
                        for rows in (mine, other))
-        self.assertEqual([row["step"] for row in mine if row["step"] > 0], list(range(1, steps + 1)))
+        self.assertEqual([row["step"] for row in mine if row["step"] > 0], list(range(1, self.LONG + 1)))
         self.assertEqual(mine, other)
         before = {path: path.stat().st_mtime_ns for path in (self.folder / name).iterdir()}
-        self.assertIn(f"is finished, after step {steps}: nothing is left to do", self.runs(*line))
+        self.assertIn(f"is finished, after step {self.LONG}: nothing is left to do", self.runs(*line))
         self.assertEqual(before, {path: path.stat().st_mtime_ns for path in (self.folder / name).iterdir()})
 
     def test_killed_dpo_goes_on(self):
-        self.goes_on("killed", self.dpo("killed", "--steps", 20, "--schedule", "cosine", "--warmup", 4), 20)
+        self.goes_on("killed", self.dpo("killed", "--steps", self.LONG, "--schedule", "cosine", "--warmup", 4))
         self.assertLessEqual(len(list((self.folder / "killed/checkpoints").iterdir())), 2)
         call("eval", "--model", next((self.folder / "killed/checkpoints").iterdir()), "--data", PAIRS)
 
     def test_killed_sft_goes_on(self):
         self.goes_on("ksft", ["sft", "--model", self.folder / "base", "--data", PAIRS, "--out", self.folder / "ksft",
-                              "--steps", 20], 20)
+                              "--steps", self.LONG])
 
     def test_killed_reward_goes_on(self):
         self.goes_on("krew", ["reward", "--model", self.sft, "--data", PAIRS, "--out", self.folder / "krew",
-                              "--steps", 20], 20)
+                              "--steps", self.LONG])
 
     def test_killed_online_and_pg_go_on(self):
         for command in "online", "pg":
-            self.goes_on("k" + command, self.sampled(command, "k" + command, "--steps", 20), 20)
+            self.goes_on("k" + command, self.sampled(command, "k" + command, "--steps", self.LONG))
 
     def test_killed_with_held_out_pairs_goes_on(self):
         lines = pathlib.Path(PAIRS).read_text().splitlines(keepends=True)
         half, other = self.folder / "half.jsonl", self.folder / "other_half.jsonl"
         half.write_text("".join(lines[:6]))
         other.write_text("".join(lines[6:]))
-        line = self.dpo("kheld", "--steps", 20, "--data", half, "--eval-data", other, "--eval-every", 2,
+        line = self.dpo("kheld", "--steps", self.LONG, "--data", half, "--eval-data", other, "--eval-every", 2,
                         "--lr", "3e-3")
-        self.goes_on("kheld", line, 20)
+        self.goes_on("kheld", line)
         rows = self.metrics("kheld")
-        self.assertEqual([row["step"] for row in rows if "eval_loss" in row], list(range(0, 21, 2)))
+        self.assertEqual([row["step"] for row in rows if "eval_loss" in row], list(range(0, self.LONG + 1, 2)))
         self.assertAlmostEqual(rows[0]["eval_loss"], 0.693147, delta=1e-4)
         end, whole = (json.loads((self.folder / name / "finished.json").read_text()) for name in
                       ("kheld", "kheld-whole"))
@@ -243,11 +245,12 @@ class Tune(unittest.TestCase):
     def test_killed_rounds_go_on(self):
         for command, more in ("online", []), ("pg", ["--reward-scale", "running", "--clip-low", 0.2]):
             name = "krounds" + command
-            self.goes_on(name, self.sampled(command, name, "--steps", 20, "--round-prompts", 6, "--round-steps", 4,
-                                            "--batch", 2, "--refresh", 2, "--missing-end-penalty", 1, *more), 20)
+            self.goes_on(name, self.sampled(command, name, "--steps", self.LONG, "--round-prompts", 6,
+                                            "--round-steps", 4, "--batch", 2, "--refresh", 2,
+                                            "--missing-end-penalty", 1, *more))
             rows = self.metrics(name)
-            self.assertEqual([row["round"] for row in rows], [i // 4 for i in range(20)])
-            self.assertAlmostEqual(rows[-1]["epoch"], 5 * 6 / 9)
+            self.assertEqual([row["round"] for row in rows], [i // 4 for i in range(self.LONG)])
+            self.assertAlmostEqual(rows[-1]["epoch"], self.LONG / 4 * 6 / 9)
 
     def test_the_reference_speaks_once(self):
         said = self.runs(*self.dpo("ref", "--steps", 3, "--eval-data", PAIRS))

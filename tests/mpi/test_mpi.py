@@ -17,7 +17,7 @@ MPIRUN, PROGRAM = sys.argv.pop(1), sys.argv.pop(1)
 
 def ranks(n, *arguments):
     return subprocess.run([MPIRUN, "-n", str(n), PROGRAM, *map(str, arguments)], capture_output=True,
-                          text=True, timeout=120, env={**SETTINGS, **os.environ})
+                          text=True, env={**SETTINGS, **os.environ})
 
 
 class Ranks(unittest.TestCase):

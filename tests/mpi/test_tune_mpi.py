@@ -31,7 +31,7 @@ class Tune(unittest.TestCase):
         return ([MPIRUN, "-n", str(ranks)] if ranks > 1 else []) + [TUNE, *map(str, words)]
 
     def run_(self, ranks, *words):
-        done = subprocess.run(self.line(ranks, *words), capture_output=True, text=True, timeout=120, env=ENV)
+        done = subprocess.run(self.line(ranks, *words), capture_output=True, text=True, env=ENV)
         self.assertEqual(done.returncode, 0, done.stderr)
         return done.stdout
 
@@ -58,7 +58,7 @@ class Tune(unittest.TestCase):
         self.assertIn("is finished", self.run_(2, *self.dpo("two", *more)))
 
     def test_a_rank_is_killed(self):
-        more = ["--steps", 40, "--save-every", 4]
+        more = ["--steps", 200, "--save-every", 20]
         self.run_(2, *self.dpo("whole", *more))
         command = self.line(2, *self.dpo("killed", *more))
         run = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=ENV)
@@ -68,8 +68,8 @@ class Tune(unittest.TestCase):
         children = subprocess.run(["ps", "-o", "pid=", "--ppid", str(run.pid)], capture_output=True, text=True).stdout
         if run.poll() is None and children.split():
             os.kill(int(children.split()[-1]), signal.SIGKILL)
-            self.assertNotEqual(run.wait(timeout=60), 0)
-        run.wait(timeout=60)
+            self.assertNotEqual(run.wait(), 0)
+        run.wait()
         self.assertIn("going on after step", self.run_(2, *self.dpo("killed", *more)))
         for name in ("model.safetensors", "config.json"):
             self.assertEqual((self.folder / "killed" / name).read_bytes(), (self.folder / "whole" / name).read_bytes())

@@ -325,7 +325,7 @@ class Handles(unittest.TestCase):
         self.assertGreater(trainer.run(20).reward, first)
 
     def test_ranks(self):
-        meet, given = threading.Barrier(2, timeout=30), {}
+        meet, given = threading.Barrier(2), {}
 
         def make(rank, size):
             def exchange(array, result):
@@ -349,7 +349,14 @@ class Handles(unittest.TestCase):
             out[rank] = trainer.run(4), policy.parameters()[0].copy()
         one, two = {}, {}
         train(0, 1, one)
-        threads = [threading.Thread(target=train, args=(rank, 2, two)) for rank in range(2)]
+
+        def run(rank):
+            try:
+                train(rank, 2, two)
+            except BaseException:
+                meet.abort()  # the other rank waits for this one
+                raise
+        threads = [threading.Thread(target=run, args=(rank,)) for rank in range(2)]
         for thread in threads:
             thread.start()
         for thread in threads:
