@@ -96,6 +96,14 @@ static void describe(run_state *run)
     pf_evaluation_tell(run->trainer, stats);
 }
 
+/* A rank that has failed at the end of the step is not here to evaluate: it waits for the statuses.
+ */
+static int32_t evaluate(prefopt_trainer *trainer)
+{
+    PF_TRY(pf_ranks_agree(&trainer->ranks, PREFOPT_OK));
+    return pf_evaluation_take(trainer);
+}
+
 /* Evaluates where that is due and calls the callback: STOPPED when that or patience says so, on any
  * rank. */
 static int32_t look(run_state *run)
@@ -103,7 +111,7 @@ static int32_t look(run_state *run)
     const prefopt_train_options *o = &run->trainer->options;
     bool last = run->done == run->n_steps;
     bool evaluates = pf_evaluation_due(run->trainer, run->n_steps == 0);
-    int32_t status = evaluates ? pf_evaluation_take(run->trainer) : PREFOPT_OK;
+    int32_t status = evaluates ? evaluate(run->trainer) : PREFOPT_OK;
     describe(run);
     bool due = evaluates || (run->done > 0 && (run->done % o->progress_every == 0 || last));
     if (status == PREFOPT_OK && o->progress != NULL && due &&

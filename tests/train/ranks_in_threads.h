@@ -17,6 +17,7 @@ typedef struct {
     void *board;            /* the sum, or the root's bytes */
     size_t capacity;
     void *given[MAX_RANKS];
+    int64_t asked[MAX_RANKS][3]; /* n, size, root of the call at hand */
 } rank_hub;
 
 typedef struct {
@@ -91,9 +92,13 @@ static inline int32_t hub_call(rank_seat *seat, void *values, int64_t n, size_t 
 {
     rank_hub *hub = seat->hub;
     size_t bytes = (size_t)n * size;
+    const int64_t asked[] = {n, (int64_t)size, root};
+    memcpy(hub->asked[seat->rank], asked, sizeof asked);
     hub->given[seat->rank] = values;
     if (!hub_meet(hub))
         return 99;
+    for (int64_t r = 0; r < hub->size; r++)
+        ck_assert_mem_eq(hub->asked[r], asked, sizeof asked); /* all ask for the same */
     if (seat->rank == 0) {
         hub->calls++;
         if (root < 0)

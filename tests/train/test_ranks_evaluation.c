@@ -191,6 +191,41 @@ START_TEST(an_evaluation_fails)
 }
 END_TEST
 
+/* Rank 1 cannot take over the parameters of step 2, after which the others evaluate. */
+static int32_t refuse_update(void *payload)
+{
+    (void)payload;
+    return pf_fail(PREFOPT_ERR_MEMORY, "made to fail");
+}
+
+static void fails_before(void *payload, const prefopt_collective *c, setting *s,
+                         prefopt_policy *policy)
+{
+    job *j = payload;
+    int64_t rank = rank_of(c);
+    prefopt_trainer *t = NULL;
+    prefopt_train_options o = options_of(c);
+    prefopt_evaluation_options e;
+    OK(prefopt_evaluation_options_init(&e, sizeof e));
+    e.every = 2;
+    OK(make_dpo(&t, s, policy, &o));
+    OK(prefopt_trainer_set_evaluation(t, s->pairs, s->reference, &e));
+    OK(prefopt_trainer_run(t, 1, NULL));
+    if (odd(j, c))
+        policy->callbacks.updated = refuse_update;
+    note(j, rank, prefopt_trainer_run(t, 3, NULL));
+    ck_assert_int_eq(t->evaluation->step, 0);
+    prefopt_trainer_destroy(t);
+}
+
+START_TEST(a_step_fails_before_an_evaluation)
+{
+    job j = {.work = fails_before, .rank = 1};
+    run_ranks(3, rank_job, &j, 0);
+    all_have(&j, 3, PREFOPT_ERR_MEMORY, "rank 1 of 3: made to fail");
+}
+END_TEST
+
 /* kind: what rank 1 has of its own. */
 enum { NO_EVALUATION, OTHER_ROWS, OTHER_PATIENCE, ANEW, OTHER_OPTION, OTHER_KIND };
 
@@ -263,6 +298,7 @@ int main(void)
     tcase_add_loop_test(tcase, evaluations_are_shared, 0, N_OBJECTIVES);
     tcase_add_test(tcase, each_evaluates_its_part);
     tcase_add_test(tcase, an_evaluation_fails);
+    tcase_add_test(tcase, a_step_fails_before_an_evaluation);
     tcase_add_test(tcase, evaluations_that_differ);
     suite_add_tcase(suite, tcase);
     SRunner *runner = srunner_create(suite);
