@@ -107,9 +107,11 @@ typedef int32_t (*prefopt_progress_fn)(void *payload, const prefopt_progress *pr
  * stops all.
  *
  * run, prefopt_trainer_create_dpo, prefopt_trainer_set_evaluation and prefopt_collective_annotate
- * are calls of all ranks together, in the same order; nothing else calls the callbacks. Those are
- * called on the calling thread and return when their result is there; anything but PREFOPT_OK
- * becomes CALLBACK. prefopt/mpi.h makes them from an MPI communicator. */
+ * are calls of all ranks together, in the same order; nothing else calls the callbacks. NULL where
+ * a pointer is expected, or a collective that is refused, fails on its rank alone, before the
+ * others are met. The callbacks are called on the calling thread and return when their result is
+ * there; anything but PREFOPT_OK becomes CALLBACK. prefopt/mpi.h makes them from an MPI
+ * communicator. */
 typedef struct prefopt_collective {
     uint32_t struct_size, reserved;
     int64_t rank, size; /* 0 <= rank < size; with size 1 nothing is called */

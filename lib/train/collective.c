@@ -152,6 +152,26 @@ int32_t pf_ranks_agree(pf_ranks *ranks, int32_t status)
     return pf_ranks_exchange(ranks, status, NULL);
 }
 
+/* The others are on their way to an exchange of statuses. */
+int32_t pf_ranks_refuse(const prefopt_train_options *options, prefopt_context *context,
+                        int32_t status)
+{
+    prefopt_train_options own;
+    pf_ranks ranks = {.numbers = NULL};
+    char text[TEXT];
+    snprintf(text, sizeof text, "%s", prefopt_last_error());
+    bool others = options != NULL &&
+                  pf_struct_read(&own, sizeof own, sizeof own, options, "prefopt_train_options") ==
+                      PREFOPT_OK &&
+                  pf_ranks_read(&ranks, own.collective) == PREFOPT_OK && !pf_ranks_alone(&ranks) &&
+                  pf_ranks_init(&ranks, context) == PREFOPT_OK;
+    status = pf_fail(status, "%s", text);
+    if (others)
+        status = pf_ranks_exchange(&ranks, status, NULL);
+    pf_ranks_clear(&ranks, context);
+    return status;
+}
+
 /* ---- the gradient */
 
 void pf_ranks_part(const pf_ranks *ranks, int64_t rank, int64_t n, int64_t *first, int64_t *count)

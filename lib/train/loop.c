@@ -140,18 +140,21 @@ static int32_t steps(run_state *run)
     return status;
 }
 
-int32_t prefopt_trainer_run(prefopt_trainer *trainer, int64_t n_steps, prefopt_progress *last)
+static int32_t check_arguments(int64_t n_steps, const prefopt_progress *last)
 {
-    PF_REQUIRE(trainer);
     if (n_steps < 0)
         return pf_fail(PREFOPT_ERR_ARGUMENT, "n_steps is %lld, expected at least 0",
                        (long long)n_steps);
-    if (last != NULL)
-        PF_TRY(pf_struct_check_out(last, sizeof *last, "prefopt_progress"));
+    return last == NULL ? PREFOPT_OK : pf_struct_check_out(last, sizeof *last, "prefopt_progress");
+}
+
+int32_t prefopt_trainer_run(prefopt_trainer *trainer, int64_t n_steps, prefopt_progress *last)
+{
+    PF_REQUIRE(trainer);
     trainer->seconds_sampling = trainer->seconds_scoring = 0;
     run_state run = {.trainer = trainer, .n_steps = n_steps, .start = pf_now()};
     pf_progress_clear(&run.stats);
-    int32_t status = pf_ranks_begin(trainer, n_steps);
+    int32_t status = pf_ranks_begin(trainer, n_steps, check_arguments(n_steps, last));
     if (status < 0)
         return pf_fail_in(status, "%s", trainer->objective->name);
     if (status == PREFOPT_OK)

@@ -225,6 +225,19 @@ int32_t pf_dpo_held_out(prefopt_trainer **out, const prefopt_trainer *trainer,
     return fill(*out, reference, data);
 }
 
+static int32_t begin(prefopt_trainer **out, prefopt_policy *policy, const prefopt_dpo_options *dpo,
+                     const prefopt_train_options *options)
+{
+    prefopt_dpo_options own;
+    PF_TRY(prefopt_dpo_options_init(&own, sizeof own));
+    if (dpo != NULL)
+        PF_TRY(pf_struct_read(&own, sizeof own, sizeof own, dpo, "prefopt_dpo_options"));
+    PF_TRY(pf_trainer_new(out, &objective, sizeof(dpo_state), (pf_trained){.policy = policy},
+                          options));
+    ((dpo_state *)(*out)->state)->dpo = own;
+    return PREFOPT_OK;
+}
+
 int32_t prefopt_trainer_create_dpo(prefopt_trainer **out, prefopt_policy *policy,
                                    const prefopt_reference *reference, const prefopt_dataset *data,
                                    const prefopt_dpo_options *dpo,
@@ -233,15 +246,11 @@ int32_t prefopt_trainer_create_dpo(prefopt_trainer **out, prefopt_policy *policy
     PF_REQUIRE(out);
     PF_REQUIRE(policy);
     PF_REQUIRE(data);
-    prefopt_dpo_options own;
-    PF_TRY(prefopt_dpo_options_init(&own, sizeof own));
-    if (dpo != NULL)
-        PF_TRY(pf_struct_read(&own, sizeof own, sizeof own, dpo, "prefopt_dpo_options"));
     prefopt_trainer *trainer;
-    PF_TRY(pf_trainer_new(&trainer, &objective, sizeof(dpo_state), (pf_trained){.policy = policy},
-                          options));
-    ((dpo_state *)trainer->state)->dpo = own;
-    int32_t status = pf_ranks_agree(&trainer->ranks, fill(trainer, reference, data));
+    int32_t status = begin(&trainer, policy, dpo, options);
+    if (status != PREFOPT_OK)
+        return pf_ranks_refuse(options, policy->context, status);
+    status = pf_ranks_agree(&trainer->ranks, fill(trainer, reference, data));
     if (status != PREFOPT_OK) {
         prefopt_trainer_destroy(trainer);
         return status;

@@ -237,9 +237,13 @@ int32_t pf_ranks_check(const prefopt_trainer *trainer);
 void pf_ranks_clear(pf_ranks *ranks, prefopt_context *context);
 /* Room for this rank's part of a batch of the trainer's rows. */
 int32_t pf_ranks_lay_out(prefopt_trainer *trainer);
+/* A call of all ranks has failed before it had a trainer: a failure of all, where the options' own
+ * collective can be read. */
+int32_t pf_ranks_refuse(const prefopt_train_options *options, prefopt_context *context,
+                        int32_t status);
 /* Before the steps of a run: what must be the same is; the first time all take rank 0's parameters.
- */
-int32_t pf_ranks_begin(prefopt_trainer *trainer, int64_t n_steps);
+ * A status that is not PREFOPT_OK is a failure of all. */
+int32_t pf_ranks_begin(prefopt_trainer *trainer, int64_t n_steps, int32_t status);
 /* pf_trainer_gradient of the whole batch, each rank its part. A failure on one rank is one on all.
  */
 int32_t pf_ranks_gradient(prefopt_trainer *trainer, prefopt_progress *stats);

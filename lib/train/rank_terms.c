@@ -162,13 +162,15 @@ static int32_t share_parameters(prefopt_trainer *trainer)
     return PREFOPT_OK;
 }
 
-int32_t pf_ranks_begin(prefopt_trainer *trainer, int64_t n_steps)
+int32_t pf_ranks_begin(prefopt_trainer *trainer, int64_t n_steps, int32_t status)
 {
     if (pf_ranks_alone(&trainer->ranks))
-        return PREFOPT_OK;
+        return status;
     terms here = terms_of(trainer, n_steps), there = here;
     PF_TRY(pf_ranks_broadcast(&trainer->ranks, &there, sizeof there, 0));
-    PF_TRY(pf_ranks_exchange(&trainer->ranks, compare(&here, &there), NULL));
+    if (status == PREFOPT_OK)
+        status = compare(&here, &there);
+    PF_TRY(pf_ranks_exchange(&trainer->ranks, status, NULL));
     PF_TRY(compare_descriptions(trainer));
     return trainer->ranks.shared ? PREFOPT_OK : share_parameters(trainer);
 }

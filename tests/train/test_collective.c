@@ -91,7 +91,7 @@ typedef struct {
     int64_t stop_rank, stop_at; /* whose progress callback stops at that step; 0: none */
     int64_t odd_rank;           /* asks for another thing: see `odd` */
     int32_t odd;                /* 0: nothing; 1 n_steps, 2 seed, 3 ridge, 4 rows, 5 steps taken,
-                                  6 beta */
+                                  6 beta, 7 a negative n_steps */
     bool twice;                 /* after a failure the run goes on to STEPS */
     /* what came out, by rank */
     int32_t status[MAX_RANKS];
@@ -130,7 +130,8 @@ static void run_steps(job *j, int64_t rank, bool odd, prefopt_trainer *trainer)
     prefopt_progress last = {.struct_size = sizeof last};
     if (odd && j->odd == 5)
         trainer->step = 1;
-    j->status[rank] = prefopt_trainer_run(trainer, odd && j->odd == 1 ? STEPS + 1 : STEPS, &last);
+    int64_t n = odd && j->odd == 1 ? STEPS + 1 : odd && j->odd == 7 ? -1 : STEPS;
+    j->status[rank] = prefopt_trainer_run(trainer, n, &last);
     snprintf(j->text[rank], sizeof j->text[rank], "%s", prefopt_last_error());
     OK(prefopt_trainer_step(trainer, &j->step[rank]));
     if (j->twice)
@@ -400,13 +401,16 @@ START_TEST(ranks_that_differ)
                      : "rank 1 of 2: the training options are not those of rank 0",
         "rank 1 of 2: the number of rows is",
         "the number of steps taken is 1, but 0 on rank 0",
-        "rank 1 of 2: rank 0: dpo.beta is "};
-    for (int32_t odd = 1; odd <= (PF_HAVE_JSON ? 6 : 5); odd++) {
+        "rank 1 of 2: rank 0: dpo.beta is ",
+        "rank 1 of 2: n_steps is -1"};
+    for (int32_t odd = 1; odd <= 7; odd++) {
+        if (odd == 6 && !PF_HAVE_JSON)
+            continue;
         job j = job_of(0, 0);
         j.odd = odd;
         j.odd_rank = 1;
         run_ranks(2, rank_job, &j, 0);
-        all_fail(&j, 2, PREFOPT_ERR_STATE, texts[odd]);
+        all_fail(&j, 2, odd == 7 ? PREFOPT_ERR_ARGUMENT : PREFOPT_ERR_STATE, texts[odd]);
     }
 }
 END_TEST

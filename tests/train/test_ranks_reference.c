@@ -110,7 +110,7 @@ END_TEST
 
 /* ---- failures */
 
-enum { ASKED, OTHER_REFERENCE, OTHER_DATA, BAD_KEY, NO_REFERENCE };
+enum { ASKED, OTHER_REFERENCE, OTHER_DATA, BAD_KEY, NO_REFERENCE, BAD_OPTION };
 
 static void another(const job *j, const prefopt_collective *c, setting *s)
 {
@@ -148,6 +148,8 @@ static void create_fails(void *payload, const prefopt_collective *c, setting *s,
     prefopt_trainer *t = NULL;
     prefopt_train_options o = options_of(c);
     another(j, c, s);
+    if (odd(j, c) && j->kind == BAD_OPTION)
+        o.learning_rate = -1;
     if (odd(j, c) && j->kind == NO_REFERENCE) {
         prefopt_dpo_options dpo = dpo_of(PREFOPT_DPO_SIMPO);
         note(j, rank, prefopt_trainer_create_dpo(&t, policy, NULL, s->pairs, &dpo, &o));
@@ -183,10 +185,11 @@ START_TEST(one_fails_all_fail)
         {OTHER_DATA, 0, PREFOPT_ERR_STATE, "rank 1 of 3: the number of rows is"},
         {BAD_KEY, 0, PREFOPT_ERR_STATE, "rank 1 of 3: row 0: ref_logp has key"},
         {NO_REFERENCE, 0, PREFOPT_ERR_STATE, "rank 1 of 3: reference is NULL, but given on rank 0"},
+        {BAD_OPTION, 0, PREFOPT_ERR_ARGUMENT, "rank 1 of 3: learning_rate is -1"},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
         for (int k = 0; k < 2; k++) {
-            if (k == 1 && cases[i].kind == NO_REFERENCE)
+            if (k == 1 && cases[i].kind >= NO_REFERENCE)
                 continue;
             job j = {.work = k == 0 ? create_fails : annotate_fails,
                      .rank = 1,
@@ -229,10 +232,10 @@ static void without_memory(void *payload, const prefopt_collective *c, setting *
     prefopt_trainer_destroy(t);
 }
 
-/* The first allocations of a create call come before the ranks meet. */
+/* The first allocation of prefopt_collective_annotate is what the ranks meet with. */
 START_TEST(no_memory_on_one_rank)
 {
-    int64_t first = _i == 0 ? 4 : _i == 2 ? 2 : 1, at;
+    int64_t first = _i == 2 ? 2 : 1, at;
     int32_t status = PREFOPT_ERR_MEMORY;
     for (at = first; status != PREFOPT_OK; at++) {
         counting_allocator allocator = {0};
