@@ -213,8 +213,9 @@ static int32_t write_folder(saver *s, int directory)
 {
     bool there, same;
     PF_TRY(look(s, directory, &there, &same));
+    /* Whoever wrote it may have ended, or failed, before its name was on disk. */
     if (same)
-        return PREFOPT_OK;
+        return pf_flush_folder(s->directory);
     PF_TRY(pf_own_folder_make(&s->own, s->context, s->directory, PF_TRAINER_PREFIX,
                               "creating a folder in it", s->directory));
     int32_t status = write_files(s);
