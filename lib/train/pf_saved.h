@@ -149,9 +149,9 @@ void pf_step_name(char out[PF_STEP_NAME], int64_t step); /* step-000000123 */
 int64_t pf_step_of(const char *name);
 /* The newest checkpoint of a directory, -1: none (or no such directory). IO. */
 int32_t pf_newest_step(const char *directory, int64_t *step);
-/* The run that the checkpoint of this step says it is of, 16 hexadecimal digits; false: it is none
- * of a trainer. */
-bool pf_step_run(prefopt_context *context, int directory, const char *name, char run[17]);
+/* The run that the checkpoint of this step says it is of, 16 hexadecimal digits; "": it is none of
+ * a trainer. MEMORY. */
+int32_t pf_step_run(prefopt_context *context, int directory, const char *name, char run[17]);
 /* Removes the run's checkpoints but the newest `keep` and the two steps named (-1: none). */
 void pf_steps_prune(prefopt_context *context, const char *directory, const char *run, int64_t keep,
                     int64_t written, int64_t best);

@@ -94,36 +94,41 @@ int32_t prefopt_checkpoint_latest(const char *directory, int64_t *step, char *pa
 #if PF_HAVE_JSON
 #include <jansson.h>
 
-bool pf_step_run(prefopt_context *context, int directory, const char *name, char run[17])
+int32_t pf_step_run(prefopt_context *context, int directory, const char *name, char run[17])
 {
     char *bytes = NULL;
     int64_t n = 0;
+    json_t *root = NULL;
+    json_error_t error;
+    run[0] = 0;
     int folder = openat(directory, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
     if (folder < 0)
-        return false;
+        return PREFOPT_OK;
     int32_t status = pf_read_small(context, folder, PF_TRAINER_NAME, PF_TRAINER_NAME,
                                    PF_TRAINER_MOST, &bytes, &n);
     close(folder);
-    json_t *root = status == PREFOPT_OK && !pf_too_nested(bytes, n)
-                       ? json_loadb(bytes, (size_t)n, JSON_REJECT_DUPLICATES, NULL)
-                       : NULL;
+    if (status == PREFOPT_OK && !pf_too_nested(bytes, n)) {
+        root = json_loadb(bytes, (size_t)n, JSON_REJECT_DUPLICATES, &error);
+        if (root == NULL && json_error_code(&error) == json_error_out_of_memory)
+            status = pf_fail(PREFOPT_ERR_MEMORY, "out of memory for JSON");
+    }
     const char *format = json_string_value(json_object_get(root, "format"));
     const char *text = json_string_value(json_object_get(root, "run"));
-    bool good = format != NULL && strcmp(format, PF_TRAINER_FORMAT) == 0 && text != NULL &&
-                pf_is_save_id(text);
-    if (good)
+    if (format != NULL && strcmp(format, PF_TRAINER_FORMAT) == 0 && text != NULL &&
+        pf_is_save_id(text))
         memcpy(run, text, 17);
     json_decref(root);
     pf_free(context, bytes);
-    return good;
+    return status == PREFOPT_ERR_MEMORY ? status : PREFOPT_OK;
 }
 
 #else
 
-bool pf_step_run(prefopt_context *context, int directory, const char *name, char run[17])
+int32_t pf_step_run(prefopt_context *context, int directory, const char *name, char run[17])
 {
-    (void)context, (void)directory, (void)name, (void)run;
-    return false;
+    (void)context, (void)directory, (void)name;
+    run[0] = 0;
+    return PREFOPT_OK;
 }
 
 #endif
@@ -143,8 +148,10 @@ static void prune_entry(void *payload, int folder, const char *name)
     prune_work *w = payload;
     char run[17];
     int64_t step = pf_step_of(name);
-    if (step < 0 || w->failed || !pf_step_run(w->context, folder, name, run) ||
-        strcmp(run, w->run) != 0)
+    if (step < 0 || w->failed)
+        return;
+    w->failed = pf_step_run(w->context, folder, name, run) != PREFOPT_OK;
+    if (w->failed || strcmp(run, w->run) != 0)
         return;
     if (pf_grow(w->context, (void **)&w->steps, w->n, &w->capacity, w->n + 1, sizeof *w->steps) !=
         PREFOPT_OK) {

@@ -170,7 +170,8 @@ static int32_t look(const saver *s, int directory, bool *there, bool *same)
     *same = false;
     if (!*there)
         return PREFOPT_OK;
-    if (!pf_step_run(s->context, directory, s->name, run))
+    PF_TRY(pf_step_run(s->context, directory, s->name, run));
+    if (run[0] == 0)
         return pf_fail(PREFOPT_ERR_STATE, "%s: is there already, and is no checkpoint of a trainer",
                        pf_show_path(s->folder));
     if (strcmp(run, s->run_id) != 0)
@@ -181,11 +182,14 @@ static int32_t look(const saver *s, int directory, bool *there, bool *same)
     int folder = openat(directory, s->name, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (folder < 0)
         return pf_fail_errno(errno, "opening the folder", pf_show_path(s->folder));
-    if (pf_read_small(s->context, folder, PF_TRAINER_NAME, s->folder, PF_TRAINER_MOST, &bytes,
-                      &n) == PREFOPT_OK)
-        *same = n == (int64_t)strlen(s->text) && memcmp(bytes, s->text, (size_t)n) == 0;
-    pf_free(s->context, bytes);
+    int32_t status =
+        pf_read_small(s->context, folder, PF_TRAINER_NAME, s->folder, PF_TRAINER_MOST, &bytes, &n);
     close(folder);
+    *same = status == PREFOPT_OK && n == (int64_t)strlen(s->text) &&
+            memcmp(bytes, s->text, (size_t)n) == 0;
+    pf_free(s->context, bytes);
+    if (status == PREFOPT_ERR_MEMORY)
+        return status;
     return *same ? check_whole(s, same) : PREFOPT_OK;
 }
 

@@ -363,6 +363,18 @@ START_TEST(test_no_memory)
     ck_assert_int_gt(n, 8);
     OK(prefopt_trainer_save(x.trainer, base, &o));
     ck_assert_int_eq(count_names(base), 1);
+    /* The same step again, which is looked into. */
+    status = PREFOPT_ERR_MEMORY;
+    for (n = 0; status == PREFOPT_ERR_MEMORY; n++) {
+        allocator.calls = 0;
+        allocator.fail_at = n + 1;
+        status = prefopt_trainer_save(x.trainer, base, NULL);
+        allocator.fail_at = 0;
+        ck_assert_int_eq(allocator.live, live);
+        ck_assert_int_eq(count_names(base), 1);
+    }
+    OK(status);
+    ck_assert_int_gt(n, 4);
     OK(prefopt_trainer_run(x.trainer, 2, NULL));
     status = PREFOPT_ERR_MEMORY;
     for (n = 0; status == PREFOPT_ERR_MEMORY; n++) {
