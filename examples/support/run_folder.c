@@ -32,14 +32,17 @@ void run_folder_begin(const char *out, const char *const *inputs)
                  *inputs);
     if (!known && mkdir(out, 0777) != 0)
         stop(1, "--out %s cannot be made: %s", out, strerror(errno));
-    int folder = open(out, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    char *probe = language_path(out, ".tune-XXXXXX");
-    int file = folder < 0 ? -1 : mkstemp(probe);
+    char *probe = language_path(out, ".tune-XXXXXX"), *lock = language_path(out, ".tune-lock");
+    int file = mkstemp(probe);
+    if (file >= 0) {
+        close(file);
+        unlink(probe);
+        file = open(lock, O_RDWR | O_CREAT | O_CLOEXEC, 0666);
+    }
     if (file < 0)
         stop(1, "--out %s cannot be written to: %s", out, strerror(errno));
-    close(file);
-    unlink(probe);
-    if (flock(folder, LOCK_EX | LOCK_NB) != 0) /* held until the program ends */
+    /* Held until the program ends. A file's, since a save of the library waits for the folder's. */
+    if (flock(file, LOCK_EX | LOCK_NB) != 0)
         stop(1, "--out %s is in use by another run", out);
 }
 

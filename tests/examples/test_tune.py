@@ -114,6 +114,7 @@ class Tune(unittest.TestCase):
         self.runs(*line, "--out", self.folder / "other", "--seed", 1)
         self.assertEqual(self.weights("same"), self.weights("base"))
         self.assertNotEqual(self.weights("other"), self.weights("base"))
+        self.assertIn("same is made already: this makes the same again", self.runs(*line, "--out", self.folder / "same"))
 
     def test_sft(self):
         rows = self.complete("sft", ["loss", "loss_per_token", "grad_norm", "learning_rate", "epoch", "tokens"], 60)
@@ -276,6 +277,12 @@ class Tune(unittest.TestCase):
         said = self.runs(*line)
         self.assertRegex(said, r"stopped early, after step \d+: the held-out loss was lowest after step \d+\n")
         self.assertIn("is finished", self.runs(*line))
+        # As if it had been killed with all written but that it is finished.
+        names = "finished.json", "metrics.jsonl", "model.safetensors"
+        before = [(self.folder / "patient" / name).read_bytes() for name in names]
+        (self.folder / "patient/finished.json").unlink()
+        self.assertIn("stopped early", self.runs(*line))
+        self.assertEqual([(self.folder / "patient" / name).read_bytes() for name in names], before)
         self.refused(2, "--patience needs", *self.dpo("impatient", "--patience", 2))
 
     def test_ctrl_c_saves(self):
