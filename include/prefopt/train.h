@@ -289,11 +289,12 @@ PREFOPT_API int32_t prefopt_trainer_create_soft_rl(prefopt_trainer **out, prefop
                                                    const prefopt_dataset *prompts, double beta,
                                                    const prefopt_train_options *options);
 
-/* Online DPO (lecture 22.5): each round samples (as the policy gradient does; sampler->n >= 2),
- * makes pairs by prefopt_rank, and takes steps of DPO on them; with one step a round, on all of
- * them. The steps of a round whose samples give no pair are counted and change nothing. reference
- * as in prefopt_trainer_create_dpo; dpo, sampler, ranker and rounds may be NULL. With soft labels
- * and soft_scale 1 the optimum is that of J; hard labels have no finite one. run alone. */
+/* Online DPO (lecture 22.5): each round samples (as the policy gradient does; sampler->n >= 2 and
+ * temperature > 0), makes pairs by prefopt_rank, and takes steps of DPO on them; with one step a
+ * round, on all of them. The steps of a round whose samples give no pair are counted and change
+ * nothing. reference as in prefopt_trainer_create_dpo; dpo, sampler, ranker and rounds may be NULL.
+ * With soft labels and soft_scale 1 the optimum is that of J; hard labels have no finite one. run
+ * alone. */
 PREFOPT_API int32_t prefopt_trainer_create_online_dpo(
     prefopt_trainer **out, prefopt_policy *policy, prefopt_reference *reference,
     prefopt_reward *reward, const prefopt_dataset *prompts, const prefopt_dpo_options *dpo,

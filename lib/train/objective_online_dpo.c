@@ -140,6 +140,10 @@ static int32_t fill(prefopt_trainer *trainer, prefopt_reference *reference, pref
     if (state->sampled.sampler.n < 2)
         return pf_fail(PREFOPT_ERR_ARGUMENT, "online_dpo: n is %lld, expected at least 2 samples",
                        (long long)state->sampled.sampler.n);
+    if (state->sampled.sampler.temperature == 0)
+        return pf_fail(PREFOPT_ERR_ARGUMENT,
+                       "online_dpo: temperature is 0, expected > 0: greedy completions of a prompt "
+                       "are all the same");
     int32_t status = pf_ranker_check(&state->ranker);
     if (status != PREFOPT_OK)
         return pf_fail_in(status, "online_dpo");

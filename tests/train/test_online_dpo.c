@@ -392,6 +392,11 @@ START_TEST(sampled_objectives_refuse)
     FAILS(PREFOPT_ERR_ARGUMENT, "n is 1, expected at least 2",
           prefopt_trainer_create_online_dpo(&t, policy, s.reference, s.reward, s.w.prompts, NULL,
                                             &sampler, NULL, NULL, NULL));
+    sampler.n = 2;
+    sampler.temperature = 0;
+    FAILS(PREFOPT_ERR_ARGUMENT, "online_dpo: temperature is 0, expected > 0",
+          prefopt_trainer_create_online_dpo(&t, policy, s.reference, s.reward, s.w.prompts, NULL,
+                                            &sampler, NULL, NULL, NULL));
     ck_assert_ptr_null(t);
     OK(prefopt_trainer_create_online_dpo(&t, policy, s.reference, s.reward, s.w.prompts, NULL, NULL,
                                          NULL, NULL, NULL));
