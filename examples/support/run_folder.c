@@ -48,22 +48,31 @@ void run_folder_begin(const char *out, const char *const *inputs)
 
 json_t *run_folder_file(const char *path)
 {
+    struct stat info;
     FILE *file = fopen(path, "rb");
     static unsigned char buffer[1 << 16];
     uint64_t hash = UINT64_C(0xcbf29ce484222325);
     int64_t bytes = 0;
     if (file == NULL)
         stop(1, "%s: %s", path, strerror(errno));
+    if (fstat(fileno(file), &info) == 0 && S_ISFIFO(info.st_mode))
+        stop(1, "%s is a pipe, expected a file: it is read more than once", path);
     for (size_t n; (n = fread(buffer, 1, sizeof buffer, file)) > 0; bytes += (int64_t)n)
         for (size_t i = 0; i < n; i++)
             hash = (hash ^ buffer[i]) * UINT64_C(0x100000001b3);
     if (ferror(file))
         stop(1, "%s: %s", path, strerror(errno));
     fclose(file);
-    char text[32], *absolute = kept(realpath(path, NULL), free);
+    char text[32], *absolute = realpath(path, NULL);
+    if (absolute == NULL)
+        stop(1, "%s: %s", path, strerror(errno));
     snprintf(text, sizeof text, "fnv1a:%016" PRIx64, hash);
-    return kept_json(
-        json_pack("{s:s, s:I, s:s}", "path", absolute, "bytes", (json_int_t)bytes, "hash", text));
+    json_t *value =
+        json_pack("{s:s, s:I, s:s}", "path", absolute, "bytes", (json_int_t)bytes, "hash", text);
+    if (value == NULL)
+        stop(1, "%s is no UTF-8, in which the paths of a run are written down", absolute);
+    free(absolute);
+    return kept_json(value);
 }
 
 void run_folder_write(const char *folder, const char *name, const json_t *value)
@@ -86,6 +95,8 @@ static json_t *load(const char *folder, const char *name)
     if (access(path, F_OK) != 0)
         return NULL;
     json_t *value = json_load_file(path, 0, &error);
+    if (value == NULL && error.line < 0)
+        stop(1, "%s", error.text);
     if (value == NULL)
         stop(1, "%s:%d: %s", path, error.line, error.text);
     return kept_json(value);
@@ -108,13 +119,22 @@ int run_folder_check(const char *out, const tune_options *o, const json_t *echo)
 {
     json_t *before = load(out, "config_echo.json");
     if (before == NULL) {
-        static const char *const own[] = {"config.json", "model.safetensors", "metrics.jsonl"};
-        for (int i = 0; i < 3; i++) {
+        static const char *const own[] = {"config.json",   "model.safetensors", "metrics.jsonl",
+                                          "finished.json", "curves.svg",        "checkpoints"};
+        for (size_t i = 0; i < sizeof own / sizeof *own; i++) {
             char *path = language_path(out, own[i]);
             if (access(path, F_OK) == 0)
                 stop(1, "--out %s has a %s but no config_echo.json: it is no run of tune", out,
                      own[i]);
         }
+        const json_t *inputs = json_object_get(echo, "inputs");
+        const json_t *mine = json_object_get(inputs, "model/tokenizer.json");
+        char *path = language_path(out, "tokenizer.json");
+        if (mine == NULL)
+            mine = json_object_get(inputs, "tokenizer");
+        if (access(path, F_OK) == 0 && !json_equal(json_object_get(run_folder_file(path), "hash"),
+                                                   json_object_get(mine, "hash")))
+            stop(1, "--out %s has another tokenizer.json: nothing is written over", out);
         return 0;
     }
     const char *command = json_string_value(json_object_get(before, "command"));

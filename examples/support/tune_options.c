@@ -1,6 +1,7 @@
 #include "tune_options.h"
 
 #include <limits.h>
+#include <math.h>
 
 #include "arguments.h"
 #include "cli.h"
@@ -101,6 +102,38 @@ static void give_json_back(void *value) { json_decref(value); }
 
 json_t *kept_json(json_t *value) { return kept(value, give_json_back); }
 
+/* A value as tune_options_json writes it, which somebody may have edited. */
+static void take_value(tune_options *o, const tune_option *t, const json_t *value, const char *path)
+{
+    const char *text = json_string_value(value), *expected = NULL;
+    char range[96];
+    double number = json_number_value(value);
+    if (is_text(t)) {
+        expected = text == NULL ? "a text" : NULL;
+        *text_of(o, t) = text;
+    } else if (t->kind == TUNE_CHOICE) {
+        number = text == NULL ? -1 : arguments_choice(t->choices, text);
+        expected = number < 0 ? t->choices : NULL;
+    } else {
+        double high = t->kind == TUNE_FLAG ? 1 : t->high;
+        int whole = t->kind != TUNE_NUMBER;
+        snprintf(range, sizeof range, "a %snumber from %.15g to %.15g", whole ? "whole " : "",
+                 t->low, high);
+        if (!json_is_number(value) || !(number >= t->low && number <= high) ||
+            (whole && number != floor(number)))
+            expected = range;
+    }
+    if (expected != NULL) {
+        char *shown = json_dumps(value, JSON_ENCODE_ANY);
+        fprintf(stderr, "%s: \"%s\" is %s, expected %s%s\n", path, t->name + 2,
+                shown == NULL ? "?" : shown, t->kind == TUNE_CHOICE ? "one of: " : "", expected);
+        free(shown);
+        exit(1);
+    }
+    if (!is_text(t))
+        *number_of(o, t) = number;
+}
+
 /* Takes the options of another run's echo; one of another command, or of no use here, is an
  * error. */
 static void take_config(tune_options *o, const char *path)
@@ -126,19 +159,14 @@ static void take_config(tune_options *o, const char *path)
         char option[64];
         snprintf(option, sizeof option, "--%s", name);
         const tune_option *t = find(option, o->command);
-        const char *text = json_string_value(value);
-        if (t == NULL || (text == NULL && !json_is_number(value)) ||
-            (t->kind == TUNE_CHOICE && arguments_choice(t->choices, text ? text : "") < 0)) {
+        if (t == NULL) {
             fprintf(stderr, "%s: \"%s\" is nothing that tune %s takes\n", path, name,
                     o->command_name);
             exit(1);
         }
         if (strcmp(option, "--out") == 0)
             continue; /* the point is another one */
-        if (is_text(t))
-            *text_of(o, t) = text;
-        else
-            *number_of(o, t) = text != NULL ? parsed(t, text) : json_number_value(value);
+        take_value(o, t, value, path);
     }
 }
 
@@ -227,10 +255,25 @@ void tune_options_read(tune_options *o, int argc, char **argv)
 
 /* ---- the echo */
 
+/* Also of a folder that is still to be made, in one that is there. */
 static char *absolute(const char *path)
 {
     char *whole = realpath(path, NULL);
-    return kept(whole != NULL ? whole : strdup(path), free);
+    size_t n = strlen(path), name;
+    if (whole != NULL)
+        return kept(whole, free);
+    while (n > 1 && path[n - 1] == '/')
+        n--;
+    for (name = n; name > 0 && path[name - 1] != '/';)
+        name--;
+    char *folder = kept(name > 0 ? strndup(path, name) : strdup("."), free);
+    if ((folder = realpath(folder, NULL)) == NULL)
+        return kept(strdup(path), free);
+    size_t size = strlen(folder) + n - name + 2;
+    whole = kept(malloc(size), free);
+    snprintf(whole, size, "%s/%.*s", folder[1] == '\0' ? "" : folder, (int)(n - name), path + name);
+    free(folder);
+    return whole;
 }
 
 json_t *tune_options_json(const tune_options *o)

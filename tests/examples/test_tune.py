@@ -14,8 +14,8 @@ import tempfile
 import time
 import unittest
 
-TOP = pathlib.Path(sys.argv[1])
-TUNE = sys.argv[2]
+TOP = pathlib.Path(sys.argv[1]).resolve()
+TUNE = os.path.abspath(sys.argv[2])
 TOKENIZER, PAIRS = (str(TOP / "tests/examples" / name) for name in ("tiny_tokenizer.json", "tiny_pairs.jsonl"))
 COMMANDS = ["init", "sft", "reward", "dpo", "online", "pg", "eval", "compare"]
 
@@ -29,7 +29,7 @@ def line_of(words):
 
 
 def call(*words):
-    return subprocess.run(line_of(words), capture_output=True, text=True)
+    return subprocess.run(line_of(words), capture_output=True, text=True, errors="backslashreplace")
 
 
 class Tune(unittest.TestCase):
@@ -151,6 +151,12 @@ class Tune(unittest.TestCase):
         subprocess.run(echo["again"].replace("tune", TUNE, 1), shell=True, check=True, capture_output=True)
         self.assertEqual(self.weights("again"), self.weights("dpo"))
         self.assertNotEqual(self.weights("dpo"), self.weights("sft"))
+        # A folder that is still to be made, named from where the program runs: the echo has the whole path.
+        line = line_of(["sft", "--model", "base", "--data", PAIRS, "--out", "beside/../below", "--steps", 1])
+        (self.folder / "beside").mkdir()
+        subprocess.run(line, cwd=self.folder, check=True, capture_output=True)
+        echo = json.loads((self.folder / "below/config_echo.json").read_text())
+        self.assertEqual(echo["options"]["out"], os.path.realpath(self.folder / "below"))
 
     def test_start_and_variants(self):
         self.runs(*self.dpo("ipo", "--steps", 3, "--variant", "ipo"))
@@ -332,7 +338,11 @@ class Tune(unittest.TestCase):
             ("is a language model", "pg", *model, "--reward", self.sft, *out),
             ("is a file", "dpo", *model, "--out", PAIRS), ("cannot be made", "dpo", *model, "--out", "/proc/none/x"),
             ("cannot be written to", "dpo", *model, "--out", "/proc/self"),
-            ("it is no run of tune", "sft", "--model", self.sft, "--data", PAIRS, "--out", self.strange()),
+            ("it is no run of tune", "sft", "--model", self.sft, "--data", PAIRS, "--out", self.strange("config.json")),
+            ("it is no run of tune", "sft", *model, "--out", self.strange("finished.json")),
+            ("another tokenizer.json", "sft", *model, "--out", self.strange("tokenizer.json")),
+            ("pipe is a pipe, expected a file", *data, self.pipe()),
+            ("is no UTF-8", *data, self.no_utf8()),
             ("has a run of tune sft, not of tune dpo", "dpo", "--model", self.folder / "base", "--data", PAIRS,
              "--out", self.sft),
             ("with --steps 60, not 61", "sft", "--model", self.folder / "base", "--data", PAIRS, "--out", self.sft,
@@ -342,15 +352,41 @@ class Tune(unittest.TestCase):
         ]:
             self.refused(1, words, *line)
 
-    def strange(self):
-        (self.folder / "strange").mkdir(exist_ok=True)
-        (self.folder / "strange/config.json").write_text("{}")
-        return self.folder / "strange"
+    def strange(self, name):
+        folder = self.folder / f"strange-{name}"
+        folder.mkdir()
+        (folder / name).write_text("{}")
+        return folder
+
+    def pipe(self):
+        os.mkfifo(self.folder / "pipe")
+        self.addCleanup(os.close, os.open(self.folder / "pipe", os.O_RDWR))  # it opens without waiting
+        return self.folder / "pipe"
+
+    def no_utf8(self):
+        path = os.fsencode(self.folder) + b"/\xff.jsonl"
+        shutil.copy(PAIRS, path)
+        return os.fsdecode(path)
 
     def other_pairs(self):
         path = self.folder / "other.jsonl"
         path.write_text(pathlib.Path(PAIRS).read_text() * 2)
         return path
+
+    def test_a_config_that_somebody_edited(self):
+        path, out = self.folder / "edited.json", self.folder / "edited"
+        for words, options in [
+            ('"steps" is -5, expected a whole number from 1 to', {"steps": -5}),
+            ('"steps" is 2.5, expected a whole number', {"steps": 2.5}),
+            ('"steps" is "many", expected a whole number', {"steps": "many"}),
+            ('"whole-text" is 7, expected a whole number from 0 to 1', {"whole-text": 7}),
+            ('"lr" is -1, expected a number from', {"lr": -1}), ('"model" is 5, expected a text', {"model": 5}),
+            ('"schedule" is "foo", expected one of: constant linear cosine', {"schedule": "foo"}),
+            ('"beta" is nothing that tune sft takes', {"beta": 1}),
+        ]:
+            path.write_text(json.dumps({"command": "sft", "options": options}))
+            self.refused(1, re.escape(words), "sft", "--config", path, "--model", self.sft, "--data", PAIRS, "--out", out)
+        self.assertFalse(out.exists())
 
     def test_a_tokenizer_that_does_not_fit(self):
         odd = self.folder / "odd"
