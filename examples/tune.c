@@ -105,10 +105,9 @@ static void fill_train(prefopt_train_options *t, tune_run *r)
     t->learning_rate = o->lr;
     t->warmup_steps = (int64_t)o->warmup;
     t->schedule = (int32_t)o->schedule;
-    if (t->schedule != PREFOPT_CONSTANT) {
+    if (t->schedule != PREFOPT_CONSTANT)
         t->schedule_steps = (int64_t)fmax(1, o->steps - o->warmup);
-        t->final_fraction = o->final_fraction;
-    }
+    t->final_fraction = o->final_fraction;
     t->clip_norm = o->clip;
     t->weight_decay = o->weight_decay;
     t->decay_vectors = o->decay_vectors != 0;
@@ -324,8 +323,18 @@ static void read_data(tune_run *r, const language_model *limits)
         fprintf(stderr, "--eval-data and --eval-fraction: one of them\n");
         exit(2);
     }
-    if (o->patience > 0 && o->eval_data == NULL && o->eval_fraction == 0) {
-        fprintf(stderr, "--patience needs --eval-data or --eval-fraction\n");
+    static const char *const held_out[] = {"--patience", "--min-delta", "--eval-every"};
+    for (int i = 0; i < 3 && o->eval_data == NULL && o->eval_fraction == 0; i++)
+        if (tune_options_changed(o, held_out[i])) {
+            fprintf(stderr, "%s needs --eval-data%s\n", held_out[i],
+                    o->command == TUNE_ONLINE ? "" : " or --eval-fraction");
+            exit(2);
+        }
+    if (o->round_prompts > 0 && o->round_steps == 1 && tune_options_changed(o, "--batch")) {
+        fprintf(stderr,
+                "--batch is %.0f, but with --round-steps 1 a step is on all that --round-prompts "
+                "%.0f draws\n",
+                o->batch, o->round_prompts);
         exit(2);
     }
     r->data =

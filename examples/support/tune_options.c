@@ -341,6 +341,12 @@ char *tune_options_line(const tune_options *o)
     return kept(fclose(to) == 0 ? line : NULL, free);
 }
 
+int tune_options_changed(const tune_options *o, const char *name)
+{
+    const tune_option *t = find(name, o->command);
+    return t != NULL && !is_text(t) && *number_of(o, t) != parsed(t, t->unset);
+}
+
 const tune_option *tune_options_differ(const tune_options *o, const json_t *echo, char **then,
                                        char **now)
 {

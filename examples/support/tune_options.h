@@ -86,6 +86,9 @@ json_t *tune_options_json(const tune_options *o);
 /* The shell's line that gives these options again. */
 char *tune_options_line(const tune_options *o);
 
+/* Whether the command has that number or choice and it is not the default. */
+int tune_options_changed(const tune_options *o, const char *name);
+
 /* The first option that matters to a run and differs from what `echo` (made by tune_options_json)
  * has; NULL: none. Texts that name files are not compared: their contents are. *then, *now: both
  * values as texts. */

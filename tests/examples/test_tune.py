@@ -163,6 +163,7 @@ class Tune(unittest.TestCase):
         self.runs(*self.dpo("simpo", "--steps", 3, "--variant", "simpo", "--gamma", "0.4"))
         said = self.runs(*self.dpo("on", "--steps", 3, "--start", self.folder / "ipo"))
         self.assertNotIn("step 0", said)
+        self.refused(1, "final_fraction is 0.5", *self.dpo("no", "--final-fraction", 0.5))
         self.refused(1, "gamma", *self.dpo("no", "--variant", "ipo", "--gamma", "0.4"))
 
     def test_online_and_pg(self):
@@ -322,6 +323,9 @@ class Tune(unittest.TestCase):
             ("--variant is \"dp\"", *self.dpo("wrong", "--variant", "dp")), ("needs a value", *self.dpo("w", "--steps")),
             ("one word too many", *self.dpo("wrong", "more")), ("A and B", "compare", "a", "--data", PAIRS),
             ("same folder", "dpo", *model, "--out", f"{self.sft}/../sft"),
+            ("--eval-every needs --eval-data", *self.dpo("wrong", "--eval-every", 2)),
+            ("--min-delta needs --eval-data", *self.dpo("wrong", "--min-delta", 0.1)),
+            ("--batch is 4, but", *self.sampled("online", "wrong", "--batch", 4, "--round-prompts", 6)),
         ]:
             self.refused(2, words, *line)
         self.assertFalse((self.folder / "wrong").exists())
