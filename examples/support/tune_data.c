@@ -222,12 +222,42 @@ void tune_data_some(prefopt_dataset **data, int64_t n, uint64_t seed)
     *data = some;
 }
 
+static int by_tokens(const void *a, const void *b, void *data)
+{
+    const prefopt_sequences *s = data;
+    int64_t i = *(const int64_t *)a, j = *(const int64_t *)b;
+    int64_t n = s->offsets[i + 1] - s->offsets[i], m = s->offsets[j + 1] - s->offsets[j];
+    if (n != m)
+        return n < m ? -1 : 1;
+    return n > 0 ? memcmp(s->tokens + s->offsets[i], s->tokens + s->offsets[j],
+                          (size_t)n * sizeof *s->tokens)
+                 : 0;
+}
+
+/* Whether two sequences have the same tokens. */
+static int repeats(const prefopt_sequences *s)
+{
+    int64_t *order = malloc((size_t)(s->n > 0 ? s->n : 1) * sizeof *order);
+    int found = 0;
+    if (order == NULL) {
+        fprintf(stderr, "no memory for the order of %lld rows\n", (long long)s->n);
+        exit(1);
+    }
+    for (int64_t i = 0; i < s->n; i++)
+        order[i] = i;
+    qsort_r(order, (size_t)s->n, sizeof *order, by_tokens, (void *)(uintptr_t)s);
+    for (int64_t i = 1; i < s->n && !found; i++)
+        found = by_tokens(&order[i - 1], &order[i], (void *)(uintptr_t)s) == 0;
+    free(order);
+    return found;
+}
+
 double tune_data_length(const prefopt_dataset *data, int64_t *prompt)
 {
     prefopt_sequences s = {.struct_size = sizeof s};
     CALL(prefopt_dataset_sequences(data, &s));
     double total = 0;
-    *prompt = s.n > 0 ? s.prompt_len[0] : -1;
+    *prompt = s.n > 0 && !repeats(&s) ? s.prompt_len[0] : -1;
     for (int64_t i = 0; i < s.n; i++) {
         total += (double)(s.offsets[i + 1] - s.offsets[i] - s.prompt_len[i]);
         if (s.prompt_len[i] != *prompt)

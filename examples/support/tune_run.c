@@ -89,8 +89,9 @@ static size_t item(char *line, size_t n, size_t size, const char *format, double
     return n + (size_t)m;
 }
 
-/* Of sft: exact where all prompts are of one length (texts without a prompt, --whole-text), else by
- * the mean length of all completions, which the batch's may differ from. */
+/* Of sft: exact where all prompts are of one length (texts without a prompt, --whole-text) and no
+ * two rows are the same, of which a step counts the tokens once; else by the mean length of all
+ * completions, which the batch's may differ from. */
 static double by_token(const tune_run *r, const prefopt_progress *p)
 {
     double n = fmin(r->o->batch, (double)r->rows);

@@ -121,6 +121,14 @@ class Tune(unittest.TestCase):
         self.assertLess(rows[-1]["loss"], rows[0]["loss"] / 4)
         self.assertEqual(rows[5]["epoch"], 4)  # 6 * 8 / 12
 
+    def test_sft_on_rows_that_repeat(self):
+        path = self.folder / "repeat.jsonl"
+        path.write_text('{"completion":"abcdefg"}\n' * 6 + '{"completion":"xyz"}\n' * 2)
+        self.runs("sft", "--model", self.folder / "base", "--data", path, "--out", self.folder / "repeat", "--steps", 1)
+        row = self.metrics("repeat")[0]
+        self.assertEqual(row["tokens"], 14)  # each text once, behind its beginning, with its end
+        self.assertAlmostEqual(row["loss"] / row["loss_per_token"], (6 * 8 + 2 * 4) / 8, delta=1e-6)
+
     def test_reward(self):
         self.assertIn("step 0: loss 0.693147, margin 0.000000: as it should be", self.said["reward"])
         rows = self.complete("reward", self.PAIR_FIELDS, 30)
