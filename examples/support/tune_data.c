@@ -113,6 +113,30 @@ static void add_prompts(prefopt_dataset *to, prefopt_dataset *from, int32_t eos)
     free(first);
 }
 
+/* A language model gives its first token no probability: before pairs without a prompt stands the
+ * end of a text, as it does for sft and for samples. `from` goes. */
+static prefopt_dataset *begun(prefopt_dataset *from, const language_model *model)
+{
+    int64_t n = prefopt_dataset_size(from), i = 0;
+    prefopt_row row = {.struct_size = sizeof row};
+    prefopt_dataset *out;
+    for (row.prompt_len = 1; i < n && row.prompt_len > 0; i++)
+        CALL(prefopt_dataset_row(from, i, &row));
+    if (row.prompt_len > 0 || model->policy == NULL || model->eos < 0)
+        return from;
+    CALL(prefopt_dataset_create(&out, model->context));
+    for (i = 0; i < n; i++) {
+        CALL(prefopt_dataset_row(from, i, &row));
+        if (row.prompt_len == 0) {
+            row.prompt = &model->eos;
+            row.prompt_len = 1;
+        }
+        CALL(prefopt_dataset_append(out, &row));
+    }
+    prefopt_dataset_destroy(from);
+    return out;
+}
+
 static void check_kinds(const tune_options *o, prefopt_dataset *data, const char *path)
 {
     prefopt_columns c = {.struct_size = sizeof c};
@@ -140,7 +164,7 @@ static prefopt_dataset *shaped(const tune_options *o, const language_model *mode
     int samples = (o->command & (TUNE_SAMPLED | TUNE_COMPARE)) != 0;
     prefopt_dataset *out;
     if (!samples && o->command != TUNE_SFT)
-        return from;
+        return begun(from, model);
     CALL(prefopt_dataset_create(&out, model->context));
     if (samples)
         add_prompts(out, from, model->eos);

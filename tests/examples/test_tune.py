@@ -174,6 +174,19 @@ class Tune(unittest.TestCase):
         self.refused(1, "final_fraction is 0.5", *self.dpo("no", "--final-fraction", 0.5))
         self.refused(1, "gamma", *self.dpo("no", "--variant", "ipo", "--gamma", "0.4"))
 
+    def test_pairs_without_a_prompt(self):
+        """They are pairs after the token that ends a text."""
+        pairs = [(" Yes.", " No."), (" It is blue.", ""), ("a", "b")]
+        files = [self.folder / name for name in ("bare.jsonl", "begun.jsonl")]
+        for path, prompt in zip(files, ("", "<|endoftext|>")):
+            path.write_text("".join(json.dumps({"prompt": prompt, "chosen": x, "rejected": y}) + "\n" for x, y in pairs))
+        for path in files:
+            self.runs(*self.dpo(path.stem, "--steps", 3, "--data", path, "--eval-data", path))
+        self.assertEqual(self.weights("bare"), self.weights("begun"))
+        line = ["eval", "--model", self.folder / "bare", "--reference", self.sft, "--data"]
+        said = [self.runs(*line, path).replace(path.stem, "") for path in files]
+        self.assertEqual(*said)
+
     def test_online_and_pg(self):
         for command, fields in [("online", [*self.PAIR_FIELDS, "objective/scores"]),
                                 ("pg", ["loss", "objective/scores", "objective/kl", "grad_norm",
