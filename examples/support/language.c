@@ -91,6 +91,8 @@ void language_copy(const char *from, const char *to)
         good = fclose(out) == 0 && good;
     if (!good || rename(beside, to) != 0) {
         fprintf(stderr, "%s cannot be copied to %s: %s\n", from, to, strerror(errno));
+        if (out != NULL)
+            unlink(beside);
         exit(1);
     }
     fclose(in);

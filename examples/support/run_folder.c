@@ -75,17 +75,31 @@ json_t *run_folder_file(const char *path)
     return kept_json(value);
 }
 
-void run_folder_write(const char *folder, const char *name, const json_t *value)
+void run_folder_json(const char *path, const json_t *value)
 {
-    char *path = language_path(folder, name), *beside = kept(malloc(strlen(path) + 5), free);
-    sprintf(beside, "%s.new", path);
+    struct stat info;
+    char *beside = kept(malloc(strlen(path) + 5), free);
+    int whole = lstat(path, &info) != 0 || S_ISREG(info.st_mode); /* no link, device or pipe */
+    sprintf(beside, "%s%s", path, whole ? ".new" : "");
     FILE *file = fopen(beside, "w");
     int good = file != NULL && json_dumpf(value, file, JSON_INDENT(2)) == 0 &&
-               fputc('\n', file) != EOF && fflush(file) == 0 && fsync(fileno(file)) == 0;
+               fputc('\n', file) != EOF && fflush(file) == 0 &&
+               (!whole || fsync(fileno(file)) == 0);
     if (file != NULL)
         good = fclose(file) == 0 && good;
-    if (!good || rename(beside, path) != 0)
-        stop(1, "%s cannot be written: %s", path, strerror(errno));
+    if (whole && good)
+        good = rename(beside, path) == 0;
+    if (good)
+        return;
+    int error = errno;
+    if (whole && file != NULL)
+        unlink(beside);
+    stop(1, "%s cannot be written: %s", path, strerror(error));
+}
+
+void run_folder_write(const char *folder, const char *name, const json_t *value)
+{
+    run_folder_json(language_path(folder, name), value);
 }
 
 static json_t *load(const char *folder, const char *name)

@@ -23,7 +23,10 @@ json_t *run_folder_echo(const tune_options *o, json_t *inputs);
  * another, or the folder has files that a run would write over. */
 int run_folder_check(const char *out, const tune_options *o, const json_t *echo);
 
-/* Writes JSON so that the file appears whole. */
+/* Writes JSON so that the file appears whole, or stays as it was and the program ends. */
+void run_folder_json(const char *path, const json_t *value);
+
+/* The same in a folder. */
 void run_folder_write(const char *folder, const char *name, const json_t *value);
 
 /* finished.json of a run that is over; NULL: it is not. */

@@ -63,17 +63,8 @@ static void show(const char *line, const char *name, interval i)
 
 static void finish(const tune_options *o)
 {
-    if (o->json != NULL) {
-        FILE *file = fopen(o->json, "w");
-        int good = file != NULL && json_dumpf(numbers, file, JSON_INDENT(2)) == 0 &&
-                   fputc('\n', file) != EOF;
-        if (file != NULL)
-            good = fclose(file) == 0 && good;
-        if (!good) {
-            fprintf(stderr, "--json %s cannot be written: %s\n", o->json, strerror(errno));
-            exit(1);
-        }
-    }
+    if (o->json != NULL)
+        run_folder_json(o->json, numbers);
 }
 
 /* ---- eval */

@@ -136,6 +136,13 @@ class Tune(unittest.TestCase):
         text = self.runs("eval", "--model", self.reward, "--data", PAIRS, "--json", self.folder / "r.json")
         self.assertRegex(text, r"accuracy by the score +1\.0000  \[0\.7575, 1\.0000\]")  # 12 / (12 + 1.96^2)
         value = json.loads((self.folder / "r.json").read_text())
+        link, taken = self.folder / "link.json", self.folder / "taken"
+        link.symlink_to("r.json")  # written through: it may be a device's name
+        taken.mkdir()
+        self.runs("eval", "--model", self.sft, "--data", PAIRS, "--json", link)
+        self.assertEqual((link.is_symlink(), json.loads((self.folder / "r.json").read_text())["kind"]), (True, "policy"))
+        self.refused(1, "taken cannot be written: ", "eval", "--model", self.sft, "--data", PAIRS, "--json", taken)
+        self.assertEqual([path.name for path in self.folder.glob("taken*")], ["taken"])
         self.assertEqual((value["kind"], value["pairs"], value["rewards/accuracies"][0]), ("reward", 12, 1))
         self.assertGreater(value["preference_logp"][0], -0.05)
 
