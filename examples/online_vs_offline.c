@@ -49,9 +49,9 @@ static uint64_t arms_of(const char *list)
     uint64_t arms = 0;
     if (strcmp(list, "all") == 0)
         return (1u << N_GAP_ARMS) - 1;
-    for (const char *end; *list != '\0'; list = end + (*end == ',')) {
+    do {
         int arm = 0, n = (int)strcspn(list, ",");
-        end = list + n;
+        const char *end = list + n;
         while (arm < N_GAP_ARMS &&
                !(strncmp(gap_arm_key[arm], list, (size_t)n) == 0 && gap_arm_key[arm][n] == '\0'))
             arm++;
@@ -63,7 +63,8 @@ static uint64_t arms_of(const char *list)
             exit(2);
         }
         arms |= 1u << arm;
-    }
+        list = end + (*end == ',');
+    } while (*list != '\0');
     return arms;
 }
 

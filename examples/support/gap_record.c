@@ -1,5 +1,6 @@
 #include "gap_record.h"
 
+#include <errno.h>
 #include <fcntl.h>
 #include <math.h>
 #include <stdarg.h>
@@ -71,13 +72,15 @@ static int read_line(gap_record *r, char *line)
     return *end == '}';
 }
 
-void gap_results_read(gap_results *out, const char *path)
+void gap_results_read(gap_results *out, const char *path, int goes_on)
 {
     memset(out, 0, sizeof *out);
-    FILE *file = fopen(path, "r+");
+    FILE *file = fopen(path, goes_on ? "r+" : "r");
     char *line = NULL;
     size_t capacity = 0;
     long whole = 0;
+    if (file == NULL && (!goes_on || errno != ENOENT))
+        give_up("results", path);
     if (file == NULL)
         return;
     for (ssize_t n; (n = getline(&line, &capacity, file)) > 0 && line[n - 1] == '\n';) {
@@ -92,10 +95,17 @@ void gap_results_read(gap_results *out, const char *path)
         out->records[out->n++] = record;
         whole = ftell(file);
     }
-    if (ftruncate(fileno(file), whole) != 0)
+    if (goes_on && ftruncate(fileno(file), whole) != 0)
         give_up("results", path);
     free(line);
     fclose(file);
+}
+
+void gap_results_reach(const char *path)
+{
+    int fd = open(path, O_WRONLY | O_CREAT | O_APPEND, 0666);
+    if (fd < 0 || close(fd) != 0)
+        give_up("results", path);
 }
 
 void gap_results_free(gap_results *r)

@@ -28,9 +28,12 @@ typedef struct {
     int n;
 } gap_results;
 
-/* Reads what is there; a last line without its end is what a killed run left, and is cut off. No
- * file is no results. */
-void gap_results_read(gap_results *out, const char *path);
+/* Reads what is there; a last line without its end is what a killed run left, and is left out.
+ * goes_on: it is cut off, since a line is to follow, and no file is no results. The program ends
+ * with one line where the file cannot be read. */
+void gap_results_read(gap_results *out, const char *path, int goes_on);
+/* Ends the program where gap_results_append could not write there: before there is work to lose. */
+void gap_results_reach(const char *path);
 void gap_results_free(gap_results *r);
 const gap_record *gap_results_find(const gap_results *r, const char *job);
 /* Appends the record as one line, in one write, and waits until it is on the disk. */

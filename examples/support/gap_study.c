@@ -199,14 +199,16 @@ int gap_study_run(const gap_study *s)
         exit(1);
     if (s->tuned != NULL) {
         gap_results grid;
-        gap_results_read(&grid, s->tuned);
+        gap_results_read(&grid, s->tuned, 0);
         int ok = gap_best_settings(s, &grid, tuned) == 0;
         gap_results_free(&grid);
         if (!ok)
             return 1;
     }
     if (s->results != NULL)
-        gap_results_read(&c.results, s->results);
+        gap_results_read(&c.results, s->results, 1);
+    if (s->results != NULL && !s->plan)
+        gap_results_reach(s->results);
     make_jobs(&c, s->tuned == NULL ? NULL : tuned);
     say_plan(&c);
     timespec_get(&c.start, TIME_UTC);

@@ -122,6 +122,13 @@ class Gap(unittest.TestCase):
             self.assertIn(word, done.stderr)
             self.assertEqual((done.stdout, done.stderr.count("\n")), ("", 1))
 
+        self.assertIn("--arms has \"\"", run("--world", "walk", "--arms", "", status=2).stderr)
+        # Files that cannot be: before any work is done.
+        for option in "--tuned", "--results":
+            path = str(self.results.parent / "none" / "file.jsonl")
+            done = run("--world", "walk", "--brief", "--arms", "offline", option, path, status=1)
+            self.assertEqual(done.stderr, f"{path}: No such file or directory\n")
+
     def test_help(self):
         said = run("--help")
         self.assertEqual(said.stderr, "")
