@@ -62,7 +62,7 @@ plot *plot_open(const char *path, int n_panels, const char *title)
             "set style fill solid 0.85 noborder\nset rmargin 7\nset multiplot layout %d,%d title ",
             rows, columns);
     quoted(p->pipe, title);
-    fprintf(p->pipe, " font \"Helvetica-Bold,%d\"\n", png ? 14 : 17);
+    fprintf(p->pipe, " font \"Helvetica-Bold,%d\" noenhanced\n", png ? 14 : 17);
     return p;
 }
 
