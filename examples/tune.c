@@ -140,6 +140,25 @@ static int without_reference(const tune_options *o)
            o->variant == PREFOPT_DPO_ORPO;
 }
 
+/* The loss of no pairs says what is wrong with its options, before anything is written. */
+static void check_dpo(const tune_options *o)
+{
+    static const double number;
+    static const int64_t length;
+    prefopt_dpo_options dpo;
+    prefopt_pair_loss out = {.struct_size = sizeof out};
+    prefopt_pair_scores in = {.struct_size = sizeof in, .chosen = &number, .rejected = &number};
+    if ((o->command & (TUNE_DPO | TUNE_ONLINE)) == 0)
+        return;
+    fill_dpo(&dpo, o);
+    if (!without_reference(o))
+        in.ref_chosen = in.ref_rejected = &number;
+    if (dpo.variant == PREFOPT_DPO_IPO || dpo.variant == PREFOPT_DPO_SIGMOID_NORM ||
+        dpo.variant == PREFOPT_DPO_SIMPO || dpo.variant == PREFOPT_DPO_ORPO)
+        in.len_chosen = in.len_rejected = &length;
+    CALL(prefopt_loss_dpo(&dpo, &in, &out));
+}
+
 /* What the first step shows where the policy is the reference still. */
 static void expect_dpo(tune_run *r)
 {
@@ -376,6 +395,7 @@ static int train(const tune_options *o)
     static tune_run r; /* a run that ends with an error, from wherever, leaves what it holds here */
     r = (tune_run){.o = o, .first_loss = NAN};
     prefopt_train_options options;
+    check_dpo(o);
     const json_t *echo = run_folder_echo(o, inputs_of(o));
     const char *known = language_path(o->out, "config_echo.json");
     int again = 0, first = tune_ranks_first(), claimed = tune_ranks_same(access(known, F_OK) == 0);

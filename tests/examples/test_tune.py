@@ -182,7 +182,13 @@ class Tune(unittest.TestCase):
         said = self.runs(*self.dpo("on", "--steps", 3, "--start", self.folder / "ipo"))
         self.assertNotIn("step 0", said)
         self.refused(1, "final_fraction is 0.5", *self.dpo("no", "--final-fraction", 0.5))
-        self.refused(1, "gamma", *self.dpo("no", "--variant", "ipo", "--gamma", "0.4"))
+        for make in self.dpo, lambda *line: self.sampled("online", *line):
+            for words, variant, *more in [
+                ("gamma is 0.4", "ipo", "--gamma", "0.4"), ("label_smoothing is 0, expected above 0", "exo"),
+                ("divergence is 1, but .* does not use it", "sigmoid_norm", "--divergence", "forward_kl"),
+            ]:
+                self.refused(1, words, *make("bad", "--variant", variant, *more))
+        self.assertFalse((self.folder / "bad").exists())  # said before anything is written
 
     def test_pairs_without_a_prompt(self):
         """They are pairs after the token that ends a text."""
