@@ -50,11 +50,36 @@ def progress(what, done, total, start):
               end="\n" if done == total else "", file=sys.stderr, flush=True)
 
 
+def begun(context, pairs, eos):
+    """The same rows with the token that ends a text where they have no prompt: a language model gives its
+    first token no probability."""
+    out = prefopt.Dataset(context)
+    for i in range(len(pairs)):
+        row = pairs[i]
+        out.append(row.kind, row.prompt if row.prompt.size else [eos], row.completions, weight=row.weight,
+                   label=row.label, margin=row.margin)
+    return out
+
+
 def read_pairs(context, model, tokenizer, eos, a):
-    limits = {"max_tokens": model.config().max_positions} if isinstance(model, prefopt.Policy) else {}
-    pairs, counts = prefopt.Dataset.read_text(
-        context, tokenizer, a.file, eos=eos, max_prompt=a.max_prompt, max_completion=a.max_completion,
-        max_rows=a.limit, **limits)
+    is_policy = isinstance(model, prefopt.Policy)
+    limits = {"max_tokens": model.config().max_positions} if is_policy else {}
+
+    def read():
+        return prefopt.Dataset.read_text(
+            context, tokenizer, a.file, eos=eos, max_prompt=a.max_prompt, max_completion=a.max_completion,
+            max_rows=a.limit, **limits)
+
+    pairs, counts = read()
+    bare = next((i for i in range(len(pairs)) if pairs[i].prompt.size == 0), None)
+    if bare is not None and eos < 0 and is_policy:
+        raise ValueError(f"{a.file}: row {bare + 1} has no prompt, and the model no token that ends a text, "
+                         "which would stand before it")
+    if bare is not None and eos >= 0:
+        if is_policy:  # once more, with room for the token before them
+            limits["max_tokens"] -= 1
+            pairs, counts = read()
+        pairs = begun(context, pairs, eos)
     print(f"{a.file}: {counts.rows} pairs from {counts.lines} lines")
     for name in ("prompts_cut", "completions_cut", "completion_tokens_cut", "too_long", "same",
                  "no_longer_differ", "implicit_prompts", "boundary_mismatches"):

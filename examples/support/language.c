@@ -106,8 +106,39 @@ static void say(FILE *log, int64_t n, const char *what, int64_t line)
         fprintf(log, "  %lld %s\n", (long long)n, what);
 }
 
+/* The first row that has no prompt; -1: all have one. */
+static int64_t promptless(const prefopt_dataset *data)
+{
+    prefopt_row row = {.struct_size = sizeof row};
+    for (int64_t i = 0; i < prefopt_dataset_size(data); i++) {
+        CALL(prefopt_dataset_row(data, i, &row));
+        if (row.prompt_len == 0)
+            return i;
+    }
+    return -1;
+}
+
+/* The same rows with the token that ends a text where they have no prompt; `from` goes. */
+static prefopt_dataset *begun(prefopt_dataset *from, const language_model *model)
+{
+    prefopt_row row = {.struct_size = sizeof row};
+    prefopt_dataset *out;
+    CALL(prefopt_dataset_create(&out, model->context));
+    for (int64_t i = 0; i < prefopt_dataset_size(from); i++) {
+        CALL(prefopt_dataset_row(from, i, &row));
+        if (row.prompt_len == 0) {
+            row.prompt = &model->eos;
+            row.prompt_len = 1;
+        }
+        CALL(prefopt_dataset_append(out, &row));
+    }
+    prefopt_dataset_destroy(from);
+    return out;
+}
+
+/* begin: no row stays without a prompt. */
 static prefopt_dataset *read_text(const language_model *model, const char *path, int64_t max_prompt,
-                                  int64_t max_completion, int64_t max_rows, FILE *log,
+                                  int64_t max_completion, int64_t max_rows, FILE *log, int begin,
                                   int pairs_alone)
 {
     const char *rows = pairs_alone ? "pairs" : "rows";
@@ -115,6 +146,7 @@ static prefopt_dataset *read_text(const language_model *model, const char *path,
     prefopt_dataset *data;
     prefopt_text_options options;
     prefopt_text_counts c = {.struct_size = sizeof c};
+    int64_t bare = -1;
     CALL(prefopt_text_options_init(&options, sizeof options));
     options.eos = model->eos;
     options.max_prompt = max_prompt;
@@ -122,6 +154,11 @@ static prefopt_dataset *read_text(const language_model *model, const char *path,
     options.max_rows = max_rows;
     options.max_tokens = model->positions;
     CALL(prefopt_text_read(&data, model->context, model->tokenizer, path, &options, &c));
+    if (begin && (bare = promptless(data)) >= 0 && model->eos >= 0 && model->positions > 1) {
+        prefopt_dataset_destroy(data); /* once more, with room for the token before them */
+        options.max_tokens--;
+        CALL(prefopt_text_read(&data, model->context, model->tokenizer, path, &options, &c));
+    }
     CALL(prefopt_dataset_columns(data, &columns));
     for (int64_t i = 0; pairs_alone && i < columns.n_rows; i++)
         if (columns.kind[i] != PREFOPT_ROW_PAIR) {
@@ -133,6 +170,15 @@ static prefopt_dataset *read_text(const language_model *model, const char *path,
         fprintf(stderr, "%s: no %s are left of %lld lines\n", path, rows, (long long)c.lines);
         exit(1);
     }
+    if (bare >= 0 && model->eos < 0 && model->policy != NULL) {
+        fprintf(stderr,
+                "%s: row %lld has no prompt, and the model no token that ends a text, which would "
+                "stand before it\n",
+                path, (long long)bare + 1);
+        exit(1);
+    }
+    if (bare >= 0 && model->eos >= 0)
+        data = begun(data, model);
     fprintf(log, "%s: %lld %s from %lld lines\n", path, (long long)c.rows, rows,
             (long long)c.lines);
     say(log, c.prompts_cut, "prompts were cut", 0);
@@ -149,15 +195,15 @@ static prefopt_dataset *read_text(const language_model *model, const char *path,
 }
 
 prefopt_dataset *language_rows(const language_model *model, const char *path, int64_t max_prompt,
-                               int64_t max_completion, int64_t max_rows, FILE *log)
+                               int64_t max_completion, int64_t max_rows, FILE *log, int begin)
 {
-    return read_text(model, path, max_prompt, max_completion, max_rows, log, 0);
+    return read_text(model, path, max_prompt, max_completion, max_rows, log, begin, 0);
 }
 
 prefopt_dataset *language_pairs(const language_model *model, const char *path, int64_t max_prompt,
                                 int64_t max_completion, int64_t max_rows, FILE *log)
 {
-    return read_text(model, path, max_prompt, max_completion, max_rows, log, 1);
+    return read_text(model, path, max_prompt, max_completion, max_rows, log, 1, 1);
 }
 
 double *language_values(const language_model *model, const prefopt_dataset *data)

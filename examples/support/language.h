@@ -36,12 +36,13 @@ int32_t language_end(const prefopt_tokenizer *tokenizer);
 void language_copy(const char *from, const char *to);
 
 /* Rows of text of any kind from a file; none left is an error. What was cut or left out is said in
- * one or more lines on `log`.
+ * one or more lines on `log`. begin: before rows without a prompt stands the token that ends a
+ * text, as it does for sft and for samples: a language model gives its first token no probability.
  */
 prefopt_dataset *language_rows(const language_model *model, const char *path, int64_t max_prompt,
-                               int64_t max_completion, int64_t max_rows, FILE *log);
+                               int64_t max_completion, int64_t max_rows, FILE *log, int begin);
 
-/* Pairs of text from a file; what was cut or left out is said in one or more lines on `log`. */
+/* The same of pairs alone, with `begin`. */
 prefopt_dataset *language_pairs(const language_model *model, const char *path, int64_t max_prompt,
                                 int64_t max_completion, int64_t max_rows, FILE *log);
 

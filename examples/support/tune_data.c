@@ -113,30 +113,6 @@ static void add_prompts(prefopt_dataset *to, prefopt_dataset *from, int32_t eos)
     free(first);
 }
 
-/* A language model gives its first token no probability: before pairs without a prompt stands the
- * end of a text, as it does for sft and for samples. `from` goes. */
-static prefopt_dataset *begun(prefopt_dataset *from, const language_model *model)
-{
-    int64_t n = prefopt_dataset_size(from), i = 0;
-    prefopt_row row = {.struct_size = sizeof row};
-    prefopt_dataset *out;
-    for (row.prompt_len = 1; i < n && row.prompt_len > 0; i++)
-        CALL(prefopt_dataset_row(from, i, &row));
-    if (row.prompt_len > 0 || model->policy == NULL || model->eos < 0)
-        return from;
-    CALL(prefopt_dataset_create(&out, model->context));
-    for (i = 0; i < n; i++) {
-        CALL(prefopt_dataset_row(from, i, &row));
-        if (row.prompt_len == 0) {
-            row.prompt = &model->eos;
-            row.prompt_len = 1;
-        }
-        CALL(prefopt_dataset_append(out, &row));
-    }
-    prefopt_dataset_destroy(from);
-    return out;
-}
-
 static void check_kinds(const tune_options *o, prefopt_dataset *data, const char *path)
 {
     prefopt_columns c = {.struct_size = sizeof c};
@@ -164,7 +140,7 @@ static prefopt_dataset *shaped(const tune_options *o, const language_model *mode
     int samples = (o->command & (TUNE_SAMPLED | TUNE_COMPARE)) != 0;
     prefopt_dataset *out;
     if (!samples && o->command != TUNE_SFT)
-        return begun(from, model);
+        return from;
     CALL(prefopt_dataset_create(&out, model->context));
     if (samples)
         add_prompts(out, from, model->eos);
@@ -205,6 +181,7 @@ prefopt_dataset *tune_data_read(const tune_options *o, const language_model *mod
     language_model limits = *model;
     int64_t max_prompt = (int64_t)o->max_prompt;
     int samples = (o->command & (TUNE_SAMPLED | TUNE_COMPARE)) != 0;
+    int begin = !samples && o->command != TUNE_SFT; /* those two begin what they make of the rows */
     if (samples) { /* what is sampled has to find room after the prompt */
         int64_t room = model->positions - (int64_t)o->max_new;
         if (room < 1) {
@@ -218,7 +195,7 @@ prefopt_dataset *tune_data_read(const tune_options *o, const language_model *mod
     } else if (o->command == TUNE_SFT && limits.positions > 1)
         limits.positions--; /* for the token before a text without prompt */
     prefopt_dataset *all = language_rows(&limits, path, max_prompt, (int64_t)o->max_completion,
-                                         (int64_t)o->limit, log);
+                                         (int64_t)o->limit, log, begin);
     check_kinds(o, all, path);
     if (held_out != NULL)
         *held_out = split(o, model, &all, log);

@@ -6,6 +6,7 @@ With PREFOPT_LIBRARY set, the Python example has to say and write the same.
 """
 import contextlib
 import io
+import json
 import os
 import pathlib
 import re
@@ -104,6 +105,33 @@ class LanguageExamples(unittest.TestCase):
         self.runs(*DPO_TEXT, self.folder / "over", PAIRS, self.folder / "over", "--steps", 1, "--limit", 2)
         self.assertNotEqual(self.weights("over"), before)
         self.runs(*GENERATE, self.folder / "over", "A", "--max-tokens", 2)
+
+    def test_pairs_without_a_prompt(self):
+        """They are pairs after the token that ends a text; a model that has none does not take them."""
+        files = [self.folder / name for name in ("bare.jsonl", "begun.jsonl")]
+        for path, prompt in zip(files, ("", "<|endoftext|>")):
+            path.write_text("".join(json.dumps({"prompt": prompt, "chosen": x, "rejected": y}) + "\n"
+                                    for x, y in [(" Yes.", " No."), ("a", "b" * 3000)]))
+        programs = [DPO_TEXT, SCORE_PAIRS] + ([[*PYTHON, "dpo"], [*PYTHON, "score"]] if prefopt else [])
+        for i, program in enumerate(programs):
+            said = []
+            for path in files:
+                out = [self.folder / f"{path.stem}{i}"] if i % 2 == 0 else []
+                more = ["--steps", 2, "--lr", 1e-2] if i % 2 == 0 else []
+                said.append(self.runs(*program, self.model, path, *out, *more).replace(path.stem, ""))
+            if i % 2 == 1:
+                self.assertEqual(*said)
+            else:
+                self.assertEqual(self.weights(f"bare{i}"), self.weights(f"begun{i}"))
+        if prefopt:
+            self.assertEqual(self.weights("bare0"), self.weights("bare2"))
+        endless = self.folder / "endless"
+        shutil.copytree(self.model, endless)
+        config = json.loads((endless / "config.json").read_text())
+        (endless / "config.json").write_text(json.dumps({**config, "eos_token_id": None}))
+        for program in programs:
+            more = ["x"] if program[-1] == "dpo" or program == DPO_TEXT else []
+            self.refused("bare.jsonl: row 1 has no prompt", *program, endless, files[0], *more)
 
     def test_a_first_loss_that_is_not_log_2_is_said(self):
         file = self.folder / "margins.jsonl"

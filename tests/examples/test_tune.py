@@ -191,17 +191,21 @@ class Tune(unittest.TestCase):
         self.assertFalse((self.folder / "bad").exists())  # said before anything is written
 
     def test_pairs_without_a_prompt(self):
-        """They are pairs after the token that ends a text."""
-        pairs = [(" Yes.", " No."), (" It is blue.", ""), ("a", "b")]
+        """They are pairs after the token that ends a text, which takes a position."""
+        pairs = [(" Yes.", " No."), (" It is blue.", ""), ("a", "b" * 3000)]
         files = [self.folder / name for name in ("bare.jsonl", "begun.jsonl")]
         for path, prompt in zip(files, ("", "<|endoftext|>")):
             path.write_text("".join(json.dumps({"prompt": prompt, "chosen": x, "rejected": y}) + "\n" for x, y in pairs))
         for path in files:
             self.runs(*self.dpo(path.stem, "--steps", 3, "--data", path, "--eval-data", path))
-        self.assertEqual(self.weights("bare"), self.weights("begun"))
-        line = ["eval", "--model", self.folder / "bare", "--reference", self.sft, "--data"]
-        said = [self.runs(*line, path).replace(path.stem, "") for path in files]
-        self.assertEqual(*said)
+            self.runs("reward", "--model", self.sft, "--data", path, "--out", self.folder / f"{path.stem}-reward",
+                      "--steps", 3)
+        for name in "", "-reward":
+            self.assertEqual(self.weights("bare" + name), self.weights("begun" + name))
+        for line in ["bare", "--reference", self.sft], ["bare-reward"]:
+            said = [self.runs("eval", "--model", self.folder / line[0], *line[1:], "--data", path).replace(path.stem, "")
+                    for path in files]
+            self.assertEqual(*said)
 
     def test_online_and_pg(self):
         for command, fields in [("online", [*self.PAIR_FIELDS, "objective/scores"]),
