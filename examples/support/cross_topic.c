@@ -35,14 +35,15 @@ static char *first_line(const prefopt_row *row)
     return text;
 }
 
-static void read_topics(topic_pairs *p, const prefopt_dataset *data)
+static void read_topics(topic_pairs *p, const prefopt_dataset *data, const char *path)
 {
     p->topic_names = must(calloc((size_t)p->n_pairs, sizeof *p->topic_names));
     for (int64_t i = 0; i < p->n_pairs; i++) {
         prefopt_row row = {.struct_size = sizeof row};
         CALL(prefopt_dataset_row(data, i, &row));
         if (row.kind != PREFOPT_ROW_PAIR) {
-            fprintf(stderr, "row %lld is no pair: expected chosen and rejected\n", (long long)i);
+            fprintf(stderr, "%s: row %lld is no pair, expected \"chosen\" and \"rejected\"\n", path,
+                    (long long)i + 1);
             exit(1);
         }
         char *name = first_line(&row);
@@ -149,7 +150,7 @@ void topic_pairs_read(topic_pairs *p, prefopt_context *context, const char *path
     p->group = integers(p->n_pairs);
     p->chosen = integers(p->n_pairs);
     p->rejected = integers(p->n_pairs);
-    read_topics(p, data);
+    read_topics(p, data, path);
     if (p->n_topics < 4) {
         fprintf(stderr, "%s has %lld topics, expected at least 4\n", path, (long long)p->n_topics);
         exit(1);

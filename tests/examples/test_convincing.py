@@ -102,7 +102,7 @@ class Convincing(unittest.TestCase):
         bad.write_text('{"prompt":"a","completion":"b"}\n')
         done = call(bad)
         self.assertEqual(done.returncode, 1)
-        self.assertIn("row 0 is no pair", done.stderr)
+        self.assertIn("bad.jsonl: row 1 is no pair", done.stderr)
 
     def test_real_arguments(self):
         if not REAL.exists():
