@@ -237,6 +237,8 @@ void gap_models_create(gap_models *m, gap_kind kind, uint64_t seed, const gap_si
     gap_greedy(out, "sft", &m->world, m->sft, m->world.held);
     if (kind == WORLD_HIDDEN)
         gap_put(out, shared_success(&m->world), "shared.success");
+    if (kind == WORLD_SUDOKU)
+        gap_put(out, sudoku_world_known(&m->world), "held.known");
     m->prompts = gap_prompts(&m->world, m->world.train, sizes->n_prompts, STREAM_PAIRS);
     m->pairs = gap_pairs(m, m->world.train, 0, sizes->n_pairs, STREAM_PAIRS);
     m->validation = gap_pairs(m, m->world.train, 0, sizes->n_held_pairs / 2, STREAM_VALIDATION);

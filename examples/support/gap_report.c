@@ -216,6 +216,10 @@ void gap_report(const gap_study *s, const gap_results *r, const gap_job *jobs, i
                 printf("walks of the shared table:");
                 print_cell(&v, "shared.success", NULL, "");
             }
+            if (s->kind == WORLD_SUDOKU) {
+                printf("held-out prompts that a training solution fills in:");
+                print_cell(&v, "held.known", NULL, "");
+            }
             printf("\n");
         }
         print_arms(s, &v, job->setting);

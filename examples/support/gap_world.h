@@ -58,6 +58,8 @@ void walk_world_create(gap_world *w, gap_kind kind, uint64_t seed);
  * can be known of a held-out one. */
 void walk_world_hidden(const gap_world *w, const int32_t *prompt, int own, int32_t *completion);
 void sudoku_world_create(gap_world *w, uint64_t seed);
+/* Share of the held-out prompts that a solution of the training part fills in too. */
+double sudoku_world_known(const gap_world *w);
 void gap_world_destroy(gap_world *w);
 
 /* For the worlds: context, datasets and truth of a world whose other fields stand. */

@@ -2,7 +2,8 @@
  * box holds 1 to 4. A token is a digit in a cell, 4 cell + digit - 1. A prompt is the digits that
  * are given, then the token 64; a completion is the others, cell by cell. Success is the share of
  * the twelve rows, columns and boxes that are right. Demonstrations are solutions in which each
- * digit is wrong now and then. Whole solutions are held out, not only prompts. */
+ * digit is wrong now and then. Whole solutions are held out, not only prompts; but six digits do
+ * not settle a grid, and a held-out prompt may have a training solution beside its own. */
 #include "cli.h"
 #include "gap_world.h"
 
@@ -61,17 +62,38 @@ static int agrees(const int8_t *grid, const int8_t *given)
     return 1;
 }
 
+/* The training grids that solve a prompt; how many there are. */
+static int known_solutions(const grids *g, const int32_t *prompt, int solution[GRIDS])
+{
+    int8_t given[CELLS] = {0};
+    int n = 0;
+    fill(given, prompt, GIVEN);
+    for (int i = 0; i < TRAIN_GRIDS; i++)
+        if (agrees(g->grid[i], given))
+            solution[n++] = i;
+    return n;
+}
+
+double sudoku_world_known(const gap_world *w)
+{
+    int64_t n = prefopt_dataset_size(w->held);
+    int known = 0, solution[GRIDS];
+    for (int64_t i = 0; i < n; i++) {
+        prefopt_row row = {.struct_size = sizeof row};
+        CALL(prefopt_dataset_row(w->held, i, &row));
+        known += known_solutions(w->state, row.prompt, solution) > 0;
+    }
+    return (double)known / (double)n;
+}
+
 /* A solution of the prompt among the training grids, with errors. */
 static void demonstrate(const gap_world *w, const int32_t *prompt, int32_t *completion,
                         gap_random *random)
 {
     const grids *g = w->state;
     int8_t given[CELLS] = {0};
-    int solution[GRIDS], n = 0, at = 0;
+    int solution[GRIDS], n = known_solutions(g, prompt, solution), at = 0;
     fill(given, prompt, GIVEN);
-    for (int i = 0; i < TRAIN_GRIDS; i++)
-        if (agrees(g->grid[i], given))
-            solution[n++] = i;
     const int8_t *grid = g->grid[solution[gap_below(random, n)]];
     for (int i = 0; i < CELLS; i++)
         if (given[i] == 0) {

@@ -70,6 +70,8 @@ class Gap(unittest.TestCase):
                     self.assertTrue(0.3 < record["shared.success"] < 0.7)
                 else:
                     self.assertNotIn("shared.success", record)
+                if "sudoku" in world:  # six digits do not settle a grid
+                    self.assertTrue(0.3 < record["held.known"] < 0.7)
                 if "learnt" in world:  # twenty steps have not taught it
                     self.assertLess(record["sft.legal"], 0.5)
 
