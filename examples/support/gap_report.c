@@ -252,7 +252,7 @@ static void draw_arms(const gap_study *s, plot *p, const view *v, const gap_sett
     plot_panel(p,
                v->kind == JOB_TUNED ? "Each arm at its best setting" : "The same setting for all",
                "", "held-out success", NULL, "[0:1]");
-    plot_set(p, "set nokey; set xtics noenhanced; set offsets 0.5, 0.5, 0, 0");
+    plot_set(p, "set nokey; set offsets 0.5, 0.5, 0, 0");
     plot_points(p, "success", n, names, y, half);
 }
 

@@ -216,7 +216,7 @@ int metrics_picture(const char *metrics_path, const char *picture_path, const ch
         if (!ranges(curves + first[p], first[p + 1] - first[p], x, y, panels[p].y_range))
             continue;
         plot_panel(picture, panels[p].title, "step", panels[p].y_label, x, y);
-        plot_set(picture, "set key below noenhanced"); /* never over a curve; "_" as it is */
+        plot_set(picture, "set key below"); /* never over a curve */
         for (int i = first[p]; i < first[p + 1]; i++)
             if (curves[i].n > 0)
                 plot_curve(picture, curves[i].name, curves[i].n, curves[i].x, curves[i].y, NULL,

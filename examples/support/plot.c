@@ -22,17 +22,25 @@ struct plot {
     int n_series, n_curves, n_blocks, n_panels;
 };
 
-/* Text inside gnuplot's double quotes. */
-static void quoted(FILE *out, const char *text)
+/* Text inside gnuplot's double quotes, where a backquote would run a command of the shell. */
+static void write_quoted(FILE *out, const char *text, const char *double_quote)
 {
     fputc('"', out);
     for (; *text != '\0'; text++) {
-        if (*text == '"' || *text == '\\')
+        if (*text == '\\' || *text == '`')
             fputc('\\', out);
-        fputc(*text == '\n' ? ' ' : *text, out);
+        if (*text == '"')
+            fputs(double_quote, out);
+        else
+            fputc(*text == '\n' ? ' ' : *text, out);
     }
     fputc('"', out);
 }
+
+static void quoted(FILE *out, const char *text) { write_quoted(out, text, "\\\""); }
+
+/* In a block of data no double quote can stand, escaped or not. */
+static void quoted_in_data(FILE *out, const char *text) { write_quoted(out, text, "'"); }
 
 plot *plot_open(const char *path, int n_panels, const char *title)
 {
@@ -51,7 +59,8 @@ plot *plot_open(const char *path, int n_panels, const char *title)
     int png = n > 4 && strcmp(path + n - 4, ".png") == 0;
     p->n_panels = n_panels;
     int rows = n_panels == 4 ? 2 : 1, columns = n_panels / rows;
-    fprintf(p->pipe, "set encoding utf8\nset terminal %s size %d,%d font \"Helvetica,%d\"\n",
+    fprintf(p->pipe,
+            "set encoding utf8\nset terminal %s noenhanced size %d,%d font \"Helvetica,%d\"\n",
             png ? "pngcairo" : "svg background rgb 'white'", PANEL_WIDTH * columns,
             PANEL_HEIGHT * rows, png ? 11 : 13);
     fprintf(p->pipe, "set output ");
@@ -62,7 +71,7 @@ plot *plot_open(const char *path, int n_panels, const char *title)
             "set style fill solid 0.85 noborder\nset rmargin 7\nset multiplot layout %d,%d title ",
             rows, columns);
     quoted(p->pipe, title);
-    fprintf(p->pipe, " font \"Helvetica-Bold,%d\" noenhanced\n", png ? 14 : 17);
+    fprintf(p->pipe, " font \"Helvetica-Bold,%d\"\n", png ? 14 : 17);
     return p;
 }
 
@@ -143,7 +152,7 @@ void plot_points(plot *p, const char *label, int64_t n, char *const *names, cons
     int block = p->n_blocks++;
     fprintf(p->pipe, "set xtics rotate by -35\n$b%d << EOD\n", block);
     for (int64_t i = 0; i < n; i++) {
-        quoted(p->pipe, names[i]);
+        quoted_in_data(p->pipe, names[i]);
         fprintf(p->pipe, " %.9g %.9g\n", y[i], error == NULL ? 0.0 : error[i]);
     }
     fprintf(p->pipe, "EOD\n");
@@ -164,7 +173,7 @@ void plot_bars(plot *p, const char *label, int64_t n, char *const *names, const 
             "1\n$b%d << EOD\n",
             block);
     for (int64_t i = 0; i < n; i++) {
-        quoted(p->pipe, names[i]);
+        quoted_in_data(p->pipe, names[i]);
         fprintf(p->pipe, " %.9g\n", y[i]);
     }
     fprintf(p->pipe, "EOD\n");

@@ -3,11 +3,13 @@
     test_convincing.py TOP CONVINCING
 """
 import gzip
+import html
 import json
 import os
 import pathlib
 import random
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -89,6 +91,20 @@ class Convincing(unittest.TestCase):
         self.assertIn("11 topics dealt into groups", said)
         self.assertIn("1 of 4 left out at a time", said)
         self.assertEqual(len(re.findall(r"^group \d", said, re.M)), 4)
+
+    def test_topics_in_a_picture(self):
+        """As they are written, whatever gnuplot makes of such marks."""
+        if not shutil.which("gnuplot"):
+            self.skipTest("there is no gnuplot")
+        rows = list(made_up(4, n_texts=6))
+        names = ['a_b "c" 1', "`echo` d^2", "back\\slash", "#\u00e9"]
+        for row in rows:
+            row["prompt"] = names[int(row["prompt"].split()[1])] + "\nArgument:"
+        picture = self.folder / 'p "`echo`".svg'
+        self.runs(self.write(rows), "--plot", picture)
+        said = html.unescape(picture.read_text())
+        for name in names:
+            self.assertIn(name.replace('"', "'"), said)
 
     def test_refusals(self):
         few = self.write(made_up(3))

@@ -175,9 +175,9 @@ class Tune(unittest.TestCase):
 
     def test_start_and_variants(self):
         self.runs(*self.dpo("ipo", "--steps", 3, "--variant", "ipo"))
-        self.runs(*self.dpo("simpo_1^2", "--steps", 3, "--variant", "simpo"))
-        if shutil.which("gnuplot"):  # the name of a run is no mathematics
-            self.assertIn("tune dpo: simpo_1^2", (self.folder / "simpo_1^2/curves.svg").read_text())
+        self.runs(*self.dpo("simpo_1^2`echo`", "--steps", 3, "--variant", "simpo"))
+        if shutil.which("gnuplot"):  # the name of a run is no mathematics, and runs no command
+            self.assertIn("tune dpo: simpo_1^2`echo`", (self.folder / "simpo_1^2`echo`/curves.svg").read_text())
         self.runs(*self.dpo("simpo", "--steps", 3, "--variant", "simpo", "--gamma", "0.4"))
         said = self.runs(*self.dpo("on", "--steps", 3, "--start", self.folder / "ipo"))
         self.assertNotIn("step 0", said)
