@@ -13,13 +13,14 @@
  *
  * How it computes: the sequences of a call are laid end to end without padding, and a prompt that
  * several of them share is computed once, forward and backward. What a call needs beyond the
- * parameters is held within the context's byte_budget (one sequence's part at the least): larger
- * batches are worked through in parts. What sampling took, up to 64 MiB, stays with the policy for
- * the next call. Once a policy has been trained (its gradient was asked for), a logprobs call whose
- * batch fits the budget keeps what it computed, and a backward call for the same sequences, before
- * the parameters change, goes on from there. A backward call that works through its batch in parts
- * and fails in one of them (no memory, a logit that overflows) has added the gradients of those
- * before. */
+ * parameters is held within the context's byte_budget (one sequence's part at the least; each
+ * thread after the first takes up to 512 bytes a token of the longest sequence besides): larger
+ * batches are worked through in parts, the same whatever the threads. What sampling took, up to 64
+ * MiB, stays with the policy for the next call. Once a policy has been trained (its gradient was
+ * asked for), a logprobs call whose batch fits the budget keeps what it computed, and a backward
+ * call for the same sequences, before the parameters change, goes on from there. A backward call
+ * that works through its batch in parts and fails in one of them (no memory, a logit that
+ * overflows) has added the gradients of those before. */
 #ifndef PREFOPT_TRANSFORMER_H
 #define PREFOPT_TRANSFORMER_H
 

@@ -80,13 +80,11 @@ static int64_t slot_size(int64_t longest, bool keep)
     return pf_mul(longest, PF_QUERY_BLOCK * (keep ? 2 : 1), &size) ? size : INT64_MAX;
 }
 
-int64_t pf_activations_size(const pf_shape *shape, int64_t threads, int64_t n_rows,
-                            int64_t n_targets, int64_t longest, bool keep, bool recompute)
+int64_t pf_activations_size(const pf_shape *shape, int64_t n_rows, int64_t n_targets,
+                            int64_t longest, bool keep, bool recompute)
 {
-    pf_activations a = {.keep = keep,
-                        .recompute = recompute,
-                        .n_slots = threads,
-                        .slot_size = slot_size(longest, keep)};
+    pf_activations a = {
+        .keep = keep, .recompute = recompute, .n_slots = 1, .slot_size = slot_size(longest, keep)};
     int64_t size = cut_all(&a, NULL, shape, n_rows, n_targets);
     return size < 0 ? INT64_MAX / 8 : size;
 }

@@ -118,9 +118,10 @@ enum {
     PF_QUERY_BLOCK = 64    /* rows whose attention scores are computed together */
 };
 
-/* Floats that a batch takes; saturates. */
-int64_t pf_activations_size(const pf_shape *shape, int64_t threads, int64_t n_rows,
-                            int64_t n_targets, int64_t longest, bool keep, bool recompute);
+/* Floats that a batch takes with one thread; each further one takes a block of attention scores
+ * more. Saturates. */
+int64_t pf_activations_size(const pf_shape *shape, int64_t n_rows, int64_t n_targets,
+                            int64_t longest, bool keep, bool recompute);
 /* Cuts the memory for a batch, growing it where it is short. */
 int32_t pf_activations_fit(pf_activations *a, prefopt_context *context, const pf_shape *shape,
                            const pf_token_rows *rows, bool keep, bool recompute);

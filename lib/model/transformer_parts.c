@@ -34,15 +34,16 @@ int32_t pf_transformer_check(const pf_shape *shape, const prefopt_sequences *in,
 /* Rows of a part that keeps nothing: more make no product faster. */
 enum { MOST_ROWS = 2048 };
 
+/* Whatever the threads, so that parts, and with them the bits, do not depend on how many there are.
+ */
 static bool fits(const pf_transformer *model, pf_row_count count, int64_t longest, int32_t head,
                  bool keep)
 {
     if (!keep && count.n_rows > MOST_ROWS)
         return false;
     int64_t width = model->shape->config.width, vocab = model->shape->config.vocab;
-    int64_t bytes =
-        4 * pf_activations_size(model->shape, prefopt_context_threads(model->context), count.n_rows,
-                                count.n_targets, longest, keep, model->recompute);
+    int64_t bytes = 4 * pf_activations_size(model->shape, count.n_rows, count.n_targets, longest,
+                                            keep, model->recompute);
     if (keep && head == PF_HEAD_LOGITS &&
         !pf_add(bytes, pf_kept_logits_bytes(count.n_targets, width, vocab), &bytes))
         return false;

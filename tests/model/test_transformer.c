@@ -182,6 +182,30 @@ START_TEST(test_batches)
 }
 END_TEST
 
+/* A batch that the budget does not hold is cut alike by any number of threads. */
+START_TEST(test_parts_of_threads)
+{
+    prefopt_transformer_config c = tiny();
+    list l = batch(25);
+    prefopt_context *one = budget_context(1, 1 << 18), *seven = budget_context(7, 1 << 18);
+    for (int32_t kept = 0; kept < 2; kept++) {
+        result of_one = compute(one, &c, &l, false, kept), of_seven;
+        of_seven = compute(seven, &c, &l, false, kept);
+        compare(&of_one, &of_seven, 0);
+        free(of_one.grad);
+        free(of_seven.grad);
+    }
+    prefopt_policy *a = make(one, &c), *b = make(seven, &c);
+    ck_assert_int_lt(pf_policy_keeps(a, &l.view), l.view.n);
+    ck_assert_int_eq(pf_policy_keeps(a, &l.view), pf_policy_keeps(b, &l.view));
+    prefopt_policy_destroy(a);
+    prefopt_policy_destroy(b);
+    list_free(&l);
+    prefopt_context_destroy(one);
+    prefopt_context_destroy(seven);
+}
+END_TEST
+
 /* How much is kept follows the budget, and shared prompts take less of it. */
 START_TEST(test_keeps)
 {
@@ -214,4 +238,5 @@ START_TEST(test_keeps)
 }
 END_TEST
 
-TEST_MAIN("transformer", test_parallel, test_sequential, test_batches, test_keeps)
+TEST_MAIN("transformer", test_parallel, test_sequential, test_batches, test_parts_of_threads,
+          test_keeps)
