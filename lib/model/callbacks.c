@@ -19,7 +19,7 @@ int64_t pf_extras_keeps(const pf_policy_extras *extras, void *payload, const pre
     if (extras == NULL || extras->keeps == NULL || in->n == 0)
         return in->n;
     int64_t n = extras->keeps(payload, in);
-    return n < 1 ? 1 : n < in->n ? n : in->n;
+    return n < in->n ? n : in->n;
 }
 
 bool pf_extras_values(const pf_policy_extras *extras, void *payload, pf_values *out)

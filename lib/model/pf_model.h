@@ -114,7 +114,7 @@ int32_t pf_policy_next_logprobs(const prefopt_policy *policy, const prefopt_sequ
 
 /* How many sequences of a checked view, from the first on, one logprobs call followed by one
  * backward call can take within the context's byte budget without computing anything twice: in->n,
- * or less but at least 1. */
+ * or less but at least 1. A negative status when it cannot be found out: MEMORY. */
 int64_t pf_policy_keeps(const prefopt_policy *policy, const prefopt_sequences *in);
 
 /* ---- parts of content hashes (model_hash.c) */
@@ -130,7 +130,7 @@ int32_t pf_policy_values(const prefopt_policy *policy, pf_values *out);
 /* False: not known to be a transformer's. */
 bool pf_extras_values(const pf_policy_extras *extras, void *payload, pf_values *out);
 
-/* The answer of extras (may be NULL), kept between 1 and in->n. */
+/* The answer of extras (may be NULL), at most in->n. */
 int64_t pf_extras_keeps(const pf_policy_extras *extras, void *payload, const prefopt_sequences *in);
 
 /* Status of a callback of the caller's own, as the library passes it on. owner: "policy". */

@@ -71,12 +71,11 @@ static int64_t part_end(const pf_transformer *model, const pf_prompts *prompts, 
 int64_t pf_transformer_keeps(const pf_transformer *model, const prefopt_sequences *in, int32_t head)
 {
     pf_prompts prompts;
-    if (pf_prompts_create(&prompts, model->context, in, head, NULL) != PREFOPT_OK)
-        return 1;
+    PF_TRY(pf_prompts_create(&prompts, model->context, in, head, NULL));
     /* Places in `order` of the sequences as they come, and the prompts they have had. */
     int64_t *place = pf_alloc(model->context, in->n, sizeof *place);
     bool *had = pf_calloc(model->context, prompts.n_prompts, sizeof *had);
-    int64_t i = 1;
+    int64_t i = PREFOPT_ERR_MEMORY;
     if (place != NULL && had != NULL) {
         memset(place, 0xff, (size_t)in->n * sizeof *place);
         for (int64_t at = 0; at < prompts.n; at++)

@@ -49,7 +49,8 @@ static void cut(pf_batch *batch, const pf_rows *rows, int64_t keeps)
 
 /* Makes trainer->batch the part of `whole` from row `first` on, of at most `most` rows, micro_batch
  * and what there is room for. */
-static void take_part(prefopt_trainer *trainer, const pf_batch *whole, int64_t first, int64_t most)
+static int32_t take_part(prefopt_trainer *trainer, const pf_batch *whole, int64_t first,
+                         int64_t most)
 {
     pf_parts *parts = &trainer->parts;
     int64_t n = most < whole->n - first ? most : whole->n - first;
@@ -61,8 +62,13 @@ static void take_part(prefopt_trainer *trainer, const pf_batch *whole, int64_t f
         parts->rows[k] = pf_batch_row(whole, first + k);
     pf_batch *batch = &trainer->batch;
     pf_gather_rows(&parts->gather, parts->rows, n, batch);
-    if (batch->sequences.n > 0)
-        cut(batch, trainer->rows, pf_trained_keeps(&trainer->model, &batch->sequences));
+    if (batch->sequences.n == 0)
+        return PREFOPT_OK;
+    int64_t keeps = pf_trained_keeps(&trainer->model, &batch->sequences);
+    if (keeps < 0)
+        return (int32_t)keeps;
+    cut(batch, trainer->rows, keeps);
+    return PREFOPT_OK;
 }
 
 double pf_batch_weight(const pf_rows *rows, const pf_batch *batch)
@@ -82,7 +88,7 @@ static int32_t evaluate_parts(prefopt_trainer *trainer, const pf_batch *whole,
     for (int64_t first = 0; first < whole->n; first += trainer->batch.n) {
         prefopt_progress part;
         pf_progress_clear(&part);
-        take_part(trainer, whole, first, most);
+        PF_TRY(take_part(trainer, whole, first, most));
         trainer->extra_grad = 0;
         trainer->counted = pf_batch_weight(trainer->rows, &trainer->batch);
         double of_batch = total > 0 ? trainer->counted / total : 0;
@@ -104,8 +110,12 @@ int32_t pf_parts_evaluate(prefopt_trainer *trainer, prefopt_progress *stats)
     double share = trainer->share;
     if (trainer->rows != NULL)
         trainer->counted = pf_batch_weight(trainer->rows, &whole);
-    if (trainer->parts.rows == NULL || whole.sequences.n == 0 ||
-        (fits && pf_trained_keeps(&trainer->model, &whole.sequences) >= whole.sequences.n))
+    if (trainer->parts.rows == NULL || whole.sequences.n == 0)
+        return trainer->objective->evaluate(trainer, true, stats);
+    int64_t keeps = fits ? pf_trained_keeps(&trainer->model, &whole.sequences) : 0;
+    if (keeps < 0)
+        return (int32_t)keeps;
+    if (keeps >= whole.sequences.n)
         return trainer->objective->evaluate(trainer, true, stats);
     int32_t status = evaluate_parts(trainer, &whole, stats);
     trainer->batch = whole;

@@ -44,7 +44,8 @@ int32_t pf_trained_backward(const pf_trained *model, const prefopt_sequences *in
                             const double *grad_score);
 /* Whether the model can say how much it keeps between scores and backward; and how many sequences
  * of a view (n >= 1), from the first on, a part of it should have: what the model keeps, but less
- * where that spares cutting a run of sequences with one prompt that would fit whole. */
+ * where that spares cutting a run of sequences with one prompt that would fit whole. A negative
+ * status when the model cannot say. */
 bool pf_trained_splits(const pf_trained *model);
 /* Where the k-th of a transformer's one-dimensional tensors (norms, biases) lies among its
  * parameters, in order; false past the last, and for other models. */

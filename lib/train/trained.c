@@ -49,6 +49,8 @@ int32_t pf_trained_backward(const pf_trained *model, const prefopt_sequences *in
     for (int64_t first = 0; first < in->n;) {
         prefopt_sequences part = pf_sequences_part(in, first, in->n - first);
         part.n = pf_trained_keeps(model, &part);
+        if (part.n < 0)
+            return (int32_t)part.n;
         PF_TRY(backward(model, &part, grad_score + first));
         first += part.n;
     }
@@ -93,15 +95,18 @@ static bool share_prompt(const prefopt_sequences *in, int64_t i)
 int64_t pf_trained_keeps(const pf_trained *model, const prefopt_sequences *in)
 {
     int64_t n = keeps(model, in);
-    if (n >= in->n || !share_prompt(in, n - 1))
+    if (n < 0 || n >= in->n || !share_prompt(in, n - 1))
         return n;
     int64_t low = n - 1, high = n + 1;
     while (low > 0 && share_prompt(in, low - 1))
         low--;
     while (high < in->n && share_prompt(in, high - 1))
         high++;
+    if (low == 0)
+        return n;
     prefopt_sequences run = pf_sequences_part(in, low, high - low);
-    return low > 0 && keeps(model, &run) == run.n ? low : n;
+    int64_t of_run = keeps(model, &run);
+    return of_run < 0 ? of_run : of_run == run.n ? low : n;
 }
 
 int32_t pf_trained_parameters(const pf_trained *model, prefopt_parameters *out)

@@ -1,4 +1,5 @@
 /* Batches in parts: the room that they take, and whichever allocation fails. */
+#include "small_transformer.h"
 #include "spy_policy.h"
 
 enum { GUARD = 64 };
@@ -94,4 +95,67 @@ START_TEST(trainers_run_out_of_memory)
 }
 END_TEST
 
-TEST_MAIN("parts_memory", a_row_twice_in_a_batch_has_room, trainers_run_out_of_memory)
+enum { STEPS = 3 };
+
+/* STEPS steps of a transformer on pairs, the allocation numbered fail_at of all steps (0: none)
+ * failing; then what is left of them. Returns the allocations that the steps asked for. */
+static int64_t train(counting_allocator *allocator, prefopt_context *context, int64_t micro_batch,
+                     int64_t fail_at, float **value, int64_t *n)
+{
+    prefopt_policy *policy = small_policy(context, 5);
+    prefopt_dataset *data = NULL;
+    OK(prefopt_dataset_create(&data, context));
+    for (int32_t i = 0; i < 6; i++) {
+        int32_t prompt[] = {i / 2, 11}, chosen[] = {(i + 1) % 10, 3}, rejected[] = {4, 5, i};
+        OK(prefopt_dataset_append_pair(data, prompt, 2, chosen, 2, rejected, 3, i == 2 ? 0 : 1, 1,
+                                       0));
+    }
+    prefopt_dpo_options dpo = dpo_of(PREFOPT_DPO_CPO);
+    prefopt_train_options o = train_defaults();
+    o.micro_batch = micro_batch;
+    prefopt_trainer *trainer = NULL;
+    OK(prefopt_trainer_create_dpo(&trainer, policy, NULL, data, &dpo, &o));
+    allocator->calls = 0;
+    allocator->fail_at = fail_at;
+    int32_t status = prefopt_trainer_run(trainer, STEPS, NULL);
+    int64_t calls = allocator->calls, step;
+    allocator->fail_at = 0;
+    ck_assert_msg(status == PREFOPT_OK || (status == PREFOPT_ERR_MEMORY && fail_at > 0),
+                  "micro_batch %lld, allocation %lld of %lld: %d", (long long)micro_batch,
+                  (long long)fail_at, (long long)calls, status);
+    OK(prefopt_trainer_step(trainer, &step));
+    OK(prefopt_trainer_run(trainer, STEPS - step, NULL));
+    prefopt_parameters p = parameters_of(policy);
+    *n = p.n;
+    *value = malloc((size_t)p.n * sizeof **value);
+    memcpy(*value, p.value, (size_t)p.n * sizeof **value);
+    prefopt_trainer_destroy(trainer);
+    prefopt_dataset_destroy(data);
+    prefopt_policy_destroy(policy);
+    return calls;
+}
+
+/* A step never goes another way because memory was short for a moment. */
+START_TEST(steps_that_ran_out_of_memory_are_the_same_steps)
+{
+    counting_allocator allocator = {0};
+    prefopt_context *context = counting_context(&allocator);
+    for (int64_t micro_batch = 0; micro_batch < 6; micro_batch += 4) {
+        float *never, *once;
+        int64_t n, live = allocator.live, calls;
+        calls = train(&allocator, context, micro_batch, 0, &never, &n);
+        ck_assert_int_gt(calls, 20);
+        for (int64_t fail_at = 1; fail_at <= calls; fail_at++) {
+            train(&allocator, context, micro_batch, fail_at, &once, &n);
+            ck_assert_mem_eq(once, never, (size_t)n * sizeof *never);
+            free(once);
+        }
+        ck_assert_int_eq(allocator.live, live);
+        free(never);
+    }
+    prefopt_context_destroy(context);
+}
+END_TEST
+
+TEST_MAIN("parts_memory", a_row_twice_in_a_batch_has_room, trainers_run_out_of_memory,
+          steps_that_ran_out_of_memory_are_the_same_steps)
