@@ -33,7 +33,7 @@ static int32_t optimise(prefopt_trainer *trainer, prefopt_progress *stats)
 static int32_t take_step(prefopt_trainer *trainer, prefopt_progress *stats)
 {
     if (trainer->objective->begin != NULL)
-        PF_TRY(pf_ranks_agree(&trainer->ranks, trainer->objective->begin(trainer)));
+        PF_TRY(trainer->objective->begin(trainer));
     else
         pf_batches_take(&trainer->batches, trainer->step, &trainer->batch);
     PF_TRY(pf_trainer_evaluate(trainer, true, stats));

@@ -275,7 +275,7 @@ typedef struct pf_objective {
     bool sampled;     /* run alone: no fit, no loss of the whole data */
     bool score_prior; /* takes options.score_ridge */
     /* May be NULL: the rows that trainer->batches has for the step. Puts the rows of the step
-     * numbered trainer->step into trainer->batch. */
+     * numbered trainer->step into trainer->batch. A failure is one on all ranks. */
     int32_t (*begin)(prefopt_trainer *trainer);
     /* The loss of trainer->batch at the parameters now, into stats (loss, and what else of
      * accuracy, margin, kl, reward the objective has; the rest are NaN); with_grad: adds its

@@ -170,7 +170,8 @@ int32_t pf_sampled_begin(prefopt_trainer *trainer)
         if (s->at.number >= 0 && s->at.number != number)
             s->before = s->after;
         pf_sampled_forget(trainer);
-        int32_t status = draw_round(trainer, s, number);
+        /* Ranks keep a round together or forget it together. */
+        int32_t status = pf_ranks_agree(&trainer->ranks, draw_round(trainer, s, number));
         if (status != PREFOPT_OK) {
             pf_sampled_forget(trainer);
             return status;
