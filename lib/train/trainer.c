@@ -272,7 +272,7 @@ int32_t pf_trainer_evaluate(prefopt_trainer *trainer, bool with_grad, prefopt_pr
     else if (trainer->ranks.calls.size > 1 && trainer->batch.n > 0)
         PF_TRY(pf_ranks_gradient(trainer, stats));
     else
-        PF_TRY(pf_trainer_gradient(trainer, stats));
+        PF_TRY(pf_ranks_agree(&trainer->ranks, pf_trainer_gradient(trainer, stats)));
     if (trainer->round.number >= 0)
         tell_round(&trainer->round, stats);
     if (trainer->options.ridge > 0 && !trainer->no_step)
