@@ -13,6 +13,7 @@
 #include "support/byte_texts.h"
 #include "support/cli.h"
 #include "support/cross_topic.h"
+#include "support/intervals.h"
 #include "support/plot.h"
 #include "support/text_features.h"
 
@@ -51,23 +52,10 @@ static void add(topic_row *to, const topic_row *row)
     to->full_ll += row->full_ll;
 }
 
-/* 97.5 % point of Student's t. */
-static double student(int64_t df)
-{
-    static const double point[] = {12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306,
-                                   2.262,  2.228, 2.201, 2.179, 2.160, 2.145, 2.131};
-    return df < 1 ? INFINITY : df <= 15 ? point[df - 1] : 1.96 + 2.6 / (double)df;
-}
-
 /* Mean over topics, each once, of a share or a difference, with its t interval. */
 static void print_by_topic(const char *name, int64_t n, const double *value)
 {
-    double mean = 0, square = 0;
-    for (int64_t t = 0; t < n; t++)
-        mean += value[t] / (double)n;
-    for (int64_t t = 0; t < n; t++)
-        square += pow(value[t] - mean, 2);
-    double half = student(n - 1) * sqrt(square / (double)(n - 1) / (double)n);
+    double half, mean = mean_of((int)n, value, &half);
     printf("  %-40s %7.4f  [%.4f, %.4f]\n", name, mean, mean - half, mean + half);
 }
 

@@ -5,6 +5,7 @@
 
 #include "support/cli.h"
 #include "support/exact_world.h"
+#include "support/intervals.h"
 
 enum { N_SEEDS = 10, HORIZON = 2, N_PAIRS = 20000, STEPS = 1500 };
 

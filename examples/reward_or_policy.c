@@ -6,6 +6,7 @@
 
 #include "support/cli.h"
 #include "support/exact_world.h"
+#include "support/intervals.h"
 #include "support/plot.h"
 
 enum {

@@ -12,6 +12,7 @@
 
 #include "cli.h"
 #include "exact_world.h"
+#include "intervals.h"
 #include "plot.h"
 #include "studies.h"
 

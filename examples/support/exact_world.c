@@ -141,31 +141,3 @@ double world_score(const world *w, prefopt_policy *policy)
     prefopt_policy_destroy(uniform);
     return 1 - o.regret / start.regret;
 }
-
-/* 97.5 % quantile of Student's t with n - 1 degrees of freedom: exact for one and two, from three
- * on by four terms of Cornish and Fisher's expansion (right to 0.004 at three, 0.001 from four on).
- */
-static double t_quantile(int n)
-{
-    static const double z = 1.959963984540054, p = 0.975, pi = 3.14159265358979324;
-    double v = n - 1, z2 = z * z;
-    if (n == 2)
-        return tan(pi * (p - 0.5));
-    if (n == 3)
-        return (2 * p - 1) / sqrt(2 * p * (1 - p));
-    double first = z * (z2 + 1) / 4, second = z * ((5 * z2 + 16) * z2 + 3) / 96,
-           third = z * (((3 * z2 + 19) * z2 + 17) * z2 - 15) / 384,
-           fourth = z * ((((79 * z2 + 776) * z2 + 1482) * z2 - 1920) * z2 - 945) / 92160;
-    return z + (first + (second + (third + fourth / v) / v) / v) / v;
-}
-
-double mean_of(int n_seeds, const double *x, double *half)
-{
-    double mean = 0, square = 0;
-    for (int i = 0; i < n_seeds; i++)
-        mean += x[i] / n_seeds;
-    for (int i = 0; i < n_seeds; i++)
-        square += (x[i] - mean) * (x[i] - mean);
-    *half = t_quantile(n_seeds) * sqrt(square / (n_seeds - 1) / n_seeds);
-    return mean;
-}

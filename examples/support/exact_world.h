@@ -43,7 +43,4 @@ prefopt_policy *world_policy(const world *w);
 /* How far a policy goes from the reference (0) to the best there is (1) in J = E[r] - beta KL. */
 double world_score(const world *w, prefopt_policy *policy);
 
-/* Mean of one number a seed, and half the width of its 95 % interval (Student's t). */
-double mean_of(int n_seeds, const double *x, double *half);
-
 #endif

@@ -2,7 +2,7 @@
 #include <math.h>
 
 #include "cli.h"
-#include "exact_world.h"
+#include "intervals.h"
 #include "plot.h"
 #include "studies.h"
 

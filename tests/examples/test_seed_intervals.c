@@ -1,5 +1,5 @@
 /* Means over seeds and their 95 % intervals, against tables of Student's t. */
-#include "examples/support/exact_world.h"
+#include "examples/support/intervals.h"
 #include "pf_test.h"
 
 START_TEST(half_widths_are_students)
